@@ -1,0 +1,1 @@
+"""One driver for each port; an adapter never imports another."""
