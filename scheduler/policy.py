@@ -1,0 +1,41 @@
+"""The pacing policy: how the engagements of one post are spread over time."""
+
+from dataclasses import dataclass, fields
+
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class DelayWindow:
+    """Delays between `min_ms` and `max_ms`, moved by up to `jitter` (a share of the delay)."""
+
+    min_ms: int
+    max_ms: int
+    jitter: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_ms <= self.max_ms:
+            raise ValueError(f"a delay window needs 0 <= min <= max, not {self}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter is a share from 0 up to 1, not {self.jitter}")
+
+
+@dataclass(frozen=True, slots=True)
+class PacingPolicy:
+    """Windows for likes and comments, and the cap on likes.
+
+    `like_cap` likes of one post at most in any half-open stretch of `like_cap_window_ms`.
+    The defaults are the numbers of the engine that this one replaces.
+    """
+
+    like: DelayWindow = DelayWindow(5 * MINUTE_MS, 30 * MINUTE_MS, 0.10)
+    comment: DelayWindow = DelayWindow(1 * HOUR_MS, 6 * HOUR_MS, 0.15)
+    like_cap: int = 3
+    like_cap_window_ms: int = HOUR_MS
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{field.name} must be at least 1, not {value}")

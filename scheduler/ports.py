@@ -1,0 +1,178 @@
+"""The ports: what the use cases need of the world. Adapters of these pass the same contract tests.
+
+A shard is the number of a Kafka partition. Offsets are Kafka offsets; a watermark is the offset of
+the last record applied, -1 when there is none. Times are milliseconds UTC. Every method may raise
+`StoreUnavailableError`.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from msgspec import Struct
+
+from scheduler.activity import PlannedActivity, PostPlan, StatusChange
+from scheduler.timer import Timer
+
+
+class Claim(Struct, frozen=True):
+    """A shard's in-flight batch. Without timers nothing was due, and `seq` is the settled one.
+
+    `next_due_ms` is the due time of the earliest timer left in the wheel (None: it is empty), and
+    `now_ms` the wheel's clock; sleep by their difference, never by this host's clock.
+    """
+
+    seq: int
+    nonce: str
+    timers: Sequence[Timer]
+    next_due_ms: int | None
+    now_ms: int
+
+
+class WheelState(Struct, frozen=True):
+    """What `take` finds: `gen` is None for a wheel that must be rebuilt."""
+
+    gen: str | None
+    seq: int
+    nonce: str
+
+
+class WheelSize(Struct, frozen=True):
+    """`pending` timers in the slots, `in_flight` in the claimed batch, the earliest due time."""
+
+    gen: str | None
+    pending: int
+    in_flight: int
+    next_due_ms: int | None
+    watermarks: Mapping[str, int]
+
+
+class Wheel(Protocol):
+    """The timer wheel: one for each shard, each operation atomic."""
+
+    async def watermark(self, shard: int, topic: str) -> int:
+        """How far `topic` has been added. Raises `WheelLostError` while the shard is rebuilt."""
+
+    async def add(
+        self, shard: int, topic: str, expected: int, upto: int, timers: Sequence[Timer]
+    ) -> int:
+        """Add `timers` and move the watermark of `topic` from `expected` to `upto`.
+
+        Returns the watermark after the call: `upto` when it moved; anything else means that
+        another writer was there first and nothing was added. Raises `WheelLostError`.
+        """
+
+    async def take(self, shard: int, epoch: str) -> WheelState:
+        """Become the owner: from now on every call with another epoch is fenced."""
+
+    async def claim(
+        self, shard: int, epoch: str, gen: str, done: tuple[int, str], nonce: str, limit: int
+    ) -> Claim:
+        """Settle the batch `done` (seq, nonce) and claim up to `limit` due timers, earliest first.
+
+        The new batch has seq + 1 and `nonce`. A batch that was claimed and not yet settled is
+        handed out again unchanged, with the nonce it had. Raises `FencedError` when another owner
+        has taken the shard; `WheelLostError` when `gen` is not there or the wheel has gone back in
+        time.
+        """
+
+    async def wipe(self, shard: int, epoch: str) -> None:
+        """Begin a rebuild: remove `gen` first, then all timers. Adds and claims refuse from here.
+
+        Raises `FencedError`.
+        """
+
+    async def load(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
+        """Add timers to a wheel that is being rebuilt. Raises `FencedError`."""
+
+    async def open(
+        self,
+        shard: int,
+        epoch: str,
+        gen: str,
+        done: tuple[int, str],
+        watermarks: Mapping[str, int],
+    ) -> None:
+        """End a rebuild: set seq, nonce, watermarks and `gen` in one step. Raises `FencedError`."""
+
+    async def size(self, shard: int) -> WheelSize:
+        """A look at the shard, without owning it."""
+
+    async def forget(self, shard: int) -> None:
+        """Declare the shard's wheel lost (remove `gen`), so that its dispatcher rebuilds it."""
+
+    def wakes(self, shards: Sequence[int]) -> AbstractAsyncContextManager[AsyncIterator[int]]:
+        """Yields a shard whenever an add put a timer before the time its owner sleeps until.
+
+        A hint, lossy by nature: an owner also looks by itself now and then.
+        """
+
+
+class Snapshot(Protocol):
+    """One shard's unfired activities and watermarks, as of one moment."""
+
+    watermarks: Mapping[str, int]
+    """By topic; a topic without an entry has not been applied at all."""
+
+    def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
+        """All timers that belong in the wheel, in chunks of at most `chunk`."""
+
+
+class Record(Protocol):
+    """The record in PostgreSQL: the only store that must not lose data."""
+
+    async def watermark(self, topic: str, shard: int) -> int:
+        """How far `topic` has been applied, -1 when not at all."""
+
+    async def plans(self, post_ids: Sequence[str]) -> Mapping[str, PostPlan]:
+        """What the posts already have; a post without any activity has no entry."""
+
+    async def apply_plan(
+        self,
+        topic: str,
+        shard: int,
+        expected: int,
+        upto: int,
+        activities: Sequence[PlannedActivity],
+    ) -> frozenset[str] | None:
+        """Insert `activities` as `scheduled` and move the watermark, in one statement.
+
+        Returns the ids that were there already and were left as they are (mostly none); None when
+        the watermark is not at `expected`, and then nothing has changed. Raises
+        `DataRefusedError` when a value is refused.
+        """
+
+    async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
+        """Timers of the rows that came from source offsets in (after, upto] and have not fired."""
+
+    async def project(
+        self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]
+    ) -> bool:
+        """Apply status changes and move the watermark, in one statement; statuses never go back.
+
+        False when the watermark is not at `expected`, and then nothing has changed.
+        """
+
+    def snapshot(self, shard: int) -> AbstractAsyncContextManager[Snapshot]:
+        """A consistent view for a rebuild (one repeatable-read transaction)."""
+
+
+class SourceRecord(Struct, frozen=True):
+    """A consumed record, with all that a dead letter must keep."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Outbox(Protocol):
+    """The worker's at-least-once output. Each call returns once Kafka has confirmed all of it."""
+
+    async def scheduled(self, shard: int, activities: Sequence[PlannedActivity]) -> None:
+        """`scheduled` status events, in order, into partition `shard`."""
+
+    async def dead_letter(self, record: SourceRecord, reason: str) -> None:
+        """`record` with its reason, into the partition of the same number."""

@@ -1,0 +1,141 @@
+"""One frozen settings object, read from the environment and checked at start."""
+
+from functools import cached_property
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from schemas.topics import DISPATCHER_GROUP, WORKER_GROUP, Topics
+
+from scheduler.errors import SettingsError
+from scheduler.policy import HOUR_MS, MINUTE_MS, DelayWindow, PacingPolicy
+
+ENV_PREFIX = "POD_AUTOMATION_"
+
+LIKE_JITTER = 0.10
+COMMENT_JITTER = 0.15
+
+
+class Settings(BaseSettings):
+    """Every setting is the environment variable `POD_AUTOMATION_<NAME>`.
+
+    docs/configuration.md is generated from these descriptions.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="ignore")
+
+    kafka_bootstrap: str = Field(
+        "127.0.0.1:9092", min_length=1, description="Kafka brokers, host:port, comma separated."
+    )
+    # Never shown: both may carry a password.
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        repr=False,
+        pattern=r"^(rediss?|unix)://",
+        description="Redis or Valkey (6.2 or newer), with AOF and noeviction.",
+    )
+    postgres_dsn: str = Field(
+        "postgresql://postgres@127.0.0.1:5432/pod_automation",
+        repr=False,
+        pattern=r"^postgres(ql)?://",
+        description="PostgreSQL, as a postgresql:// address.",
+    )
+    partitions: int = Field(
+        8, ge=1, le=1024, description="Partitions of every topic; fixed for the engine's life."
+    )
+    topic_prefix: str = Field(
+        "",
+        pattern=r"^[a-zA-Z0-9._-]{0,100}$",
+        description="Put before all topics, groups, transactional ids and Redis keys.",
+    )
+
+    like_min_delay_ms: int = Field(5 * MINUTE_MS, ge=0, description="Earliest like.")
+    like_max_delay_ms: int = Field(
+        30 * MINUTE_MS, ge=0, description="Latest like, but for those that the cap moves later."
+    )
+    like_max_members_per_hour: int = Field(
+        3, ge=1, description="Likes of one post at most in any stretch of the cap window."
+    )
+    like_cap_window_ms: int = Field(
+        HOUR_MS, ge=1, description="What “an hour” is for the cap; shorter in demos and tests."
+    )
+    comment_min_delay_ms: int = Field(1 * HOUR_MS, ge=0, description="Earliest comment.")
+    comment_max_delay_ms: int = Field(6 * HOUR_MS, ge=0, description="Latest comment.")
+
+    ingest_batch_events: int = Field(
+        200, ge=1, le=10_000, description="Events of one partition applied at once, at most."
+    )
+    ingest_linger_ms: int = Field(
+        50, ge=0, le=1000, description="How long an event may wait for others to join its batch."
+    )
+    dispatch_batch: int = Field(
+        2000, ge=1, le=20_000, description="Timers of one transaction, at most."
+    )
+    session_timeout_ms: int = Field(
+        6000,
+        ge=1000,
+        description="Silence after which Kafka gives a process's shards to another.",
+    )
+    shutdown_grace_ms: int = Field(
+        8000, ge=100, description="Time for an orderly stop; after it the process just ends."
+    )
+    stall_timeout_ms: int = Field(
+        60_000, ge=1000, description="Lag without progress after which a worker exits, to restart."
+    )
+    log_level: str = Field(
+        "info", pattern=r"^(debug|info|warning|error)$", description="Least severe level logged."
+    )
+
+    @model_validator(mode="after")
+    def _windows_are_ordered(self) -> Self:
+        for kind in ("like", "comment"):
+            low, high = getattr(self, f"{kind}_min_delay_ms"), getattr(self, f"{kind}_max_delay_ms")
+            if low > high:
+                raise ValueError(
+                    f"{ENV_PREFIX}{kind.upper()}_MIN_DELAY_MS ({low}) is above "
+                    f"{ENV_PREFIX}{kind.upper()}_MAX_DELAY_MS ({high})"
+                )
+        return self
+
+    @cached_property
+    def policy(self) -> PacingPolicy:
+        """The pacing policy these settings describe."""
+        return PacingPolicy(
+            like=DelayWindow(self.like_min_delay_ms, self.like_max_delay_ms, LIKE_JITTER),
+            comment=DelayWindow(
+                self.comment_min_delay_ms, self.comment_max_delay_ms, COMMENT_JITTER
+            ),
+            like_cap=self.like_max_members_per_hour,
+            like_cap_window_ms=self.like_cap_window_ms,
+        )
+
+    @cached_property
+    def topics(self) -> Topics:
+        """Topic names with the prefix."""
+        return Topics.prefixed(self.topic_prefix)
+
+    @property
+    def worker_group(self) -> str:
+        """Consumer group of the workers."""
+        return self.topic_prefix + WORKER_GROUP
+
+    @property
+    def dispatcher_group(self) -> str:
+        """Consumer group of the dispatchers."""
+        return self.topic_prefix + DISPATCHER_GROUP
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` come first.
+
+    Raises `SettingsError` with one line for each wrong value, naming its variable. Values are not
+    repeated, since addresses may carry passwords.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = []
+        for issue in error.errors(include_url=False, include_context=False, include_input=False):
+            name = "".join(f"{ENV_PREFIX}{str(part).upper()}: " for part in issue["loc"][:1])
+            lines.append(name + issue["msg"].removeprefix("Value error, "))
+        raise SettingsError("\n".join(lines)) from None

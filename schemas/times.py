@@ -1,0 +1,33 @@
+"""Times on the wire are RFC 3339 in UTC with milliseconds; inside, integer milliseconds UTC."""
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+# Times outside of this range are nonsense on the wire, and some would not survive the way through
+# datetime (year 9999) or PostgreSQL. The check belongs to whoever reads an event.
+EARLIEST_MS = 0
+LATEST_MS = 7_258_118_400_000  # 2200-01-01T00:00:00Z
+
+
+@lru_cache(maxsize=8192)
+def _second(seconds: int) -> str:
+    # Timers of one batch share few seconds; formatting is the dearer half of a record.
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def rfc3339(at_ms: int) -> str:
+    """`at_ms` (milliseconds since the epoch, UTC) as ``2026-11-24T08:00:00.000Z``."""
+    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+
+
+def millis(at: datetime) -> int:
+    """An aware datetime as integer milliseconds since the epoch, rounded down."""
+    return (at - _EPOCH) // _MILLISECOND
+
+
+def moment(at_ms: int) -> datetime:
+    """`at_ms` as an aware datetime in UTC; the exact inverse of `millis`."""
+    return _EPOCH + at_ms * _MILLISECOND
