@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from msgspec import Struct
+
 from schemas.events import EngagementType
 
 

@@ -5,10 +5,10 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from schemas.topics import DISPATCHER_GROUP, WORKER_GROUP, Topics
 
 from scheduler.errors import SettingsError
 from scheduler.policy import HOUR_MS, MINUTE_MS, DelayWindow, PacingPolicy
+from schemas.topics import DISPATCHER_GROUP, WORKER_GROUP, Topics
 
 ENV_PREFIX = "POD_AUTOMATION_"
 

@@ -2,8 +2,8 @@
 
 Layout of a packed timer: one byte of flags, one byte of attempt, then pod, post and member id, and
 the activity id only where it is not the derived one. An id that is a canonical UUID takes 16 bytes;
-any other is its UTF-8 after a two-byte length. A timer of UUIDs takes 50 bytes, so that a slot stays
-a listpack (`zset-max-listpack-value` is 64 by default).
+any other is its UTF-8 after a two-byte length. A timer of UUIDs takes 50 bytes, so that a slot
+stays a listpack (`zset-max-listpack-value` is 64 by default).
 """
 
 from functools import lru_cache
@@ -11,6 +11,7 @@ from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
+
 from schemas.events import EngagementType
 from schemas.ids import activity_id as derived_id
 from schemas.ids import uuid_text

@@ -1,0 +1,29 @@
+"""All Redis keys of the wheel, in one place.
+
+The keys of shard p share the hash tag ``{p}``, so that a Redis Cluster keeps them on one node.
+"""
+
+from typing import NamedTuple
+
+WATERMARK_FIELD = "at:"
+
+
+class ShardKeys(NamedTuple):
+    """The keys of one shard."""
+
+    meta: str
+    """Hash: epoch, gen, seq, nonce, claimed, pending, head, and `at:<topic>` watermarks."""
+    slots: str
+    """Sorted set of the occupied slots, by number."""
+    in_flight: str
+    """The claimed batch, packed (MessagePack), until it is settled."""
+    slot_prefix: str
+    """Followed by a slot's number: a sorted set of packed timers, by time within the slot."""
+    wake: str
+    """Publish channel: an add has put a timer before the time the owner sleeps until."""
+
+    @classmethod
+    def of(cls, prefix: str, shard: int) -> "ShardKeys":
+        """The keys of `shard`, behind the topic prefix."""
+        base = f"{prefix}wheel:{{{shard}}}:"
+        return cls(base + "meta", base + "index", base + "flight", base + "s:", base + "wake")

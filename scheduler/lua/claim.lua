@@ -1,0 +1,84 @@
+-- Settles the batch that has been committed and claims the next one: due timers leave the slots and
+-- become the shard's one in-flight batch, in one step, so that a crash can lose neither.
+-- KEYS: 1 meta, 2 index, 3 in-flight
+-- ARGV: 1 slot prefix, 2 slot width (ms), 3 epoch, 4 gen, 5 done seq, 6 done nonce, 7 nonce, 8 limit
+-- Returns {'fenced', owner}: another owner has the shard
+--         {'lost', why}: gone, of another generation, or back in time: rebuild
+--         {'ok', seq, nonce, now, next due ('' for none), {slot, {packed, relative due, ...}, ...}}
+-- Cost: O(limit + log slots)
+--@include own.lua
+--@include next_due.lua
+
+local refused = own(KEYS[1], ARGV[3])
+if refused then
+  return refused
+end
+local slot_prefix, slot_ms = ARGV[1], tonumber(ARGV[2])
+local meta = redis.call('HMGET', KEYS[1], 'gen', 'seq', 'nonce', 'head')
+if not meta[1] or meta[1] ~= ARGV[4] then
+  return {'lost', 'generation ' .. (meta[1] or 'missing')}
+end
+-- A missing seq is an error, never 0: a wheel that lost it may have lost claims too.
+local seq, done = tonumber(meta[2]), tonumber(ARGV[5])
+if not seq then
+  return {'lost', 'no seq'}
+end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+if seq == done + 1 then
+  local batch = redis.call('GET', KEYS[3])
+  if not batch then
+    return {'lost', 'no in-flight batch'}
+  end
+  local due = next_due(KEYS[2], slot_prefix, slot_ms)
+  return {'ok', seq, meta[3], now, due or '', cmsgpack.unpack(batch)}
+end
+-- The nonce tells this batch from another of the same seq that a rollback of Redis undid.
+if seq ~= done or meta[3] ~= ARGV[6] then
+  return {'lost', 'back in time: at batch ' .. seq .. ', committed is ' .. done}
+end
+
+-- The first write must be one that a full Redis allows: dispatch goes on where ingest waits.
+redis.call('DEL', KEYS[3])
+
+local room, batch, claimed = tonumber(ARGV[8]), {}, 0
+while room > 0 do
+  local slot = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
+  if not slot or slot * slot_ms > now then
+    break
+  end
+  local key = slot_prefix .. slot
+  local due = redis.call(
+    'ZRANGEBYSCORE', key, '-inf', now - slot * slot_ms, 'WITHSCORES', 'LIMIT', 0, room
+  )
+  local taken = #due / 2
+  if taken > 0 then
+    redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
+    batch[#batch + 1] = slot
+    batch[#batch + 1] = due
+    claimed = claimed + taken
+    room = room - taken
+  end
+  if redis.call('EXISTS', key) == 1 then
+    break
+  end
+  redis.call('ZREM', KEYS[2], slot)
+end
+
+local due = next_due(KEYS[2], slot_prefix, slot_ms)
+if claimed == 0 then
+  -- `head` is what the owner sleeps until; an idle turn writes nothing.
+  local head = due and string.format('%.0f', due) or '9007199254740991'
+  if meta[4] ~= head then
+    redis.call('HSET', KEYS[1], 'head', head)
+  end
+  return {'ok', seq, meta[3], now, due or '', {}}
+end
+redis.call('SET', KEYS[3], cmsgpack.pack(batch))
+redis.call('HINCRBY', KEYS[1], 'pending', -claimed)
+-- Head 0: the owner comes back by itself, adds need not wake it.
+redis.call(
+  'HSET', KEYS[1], 'seq', seq + 1, 'nonce', ARGV[7], 'claimed', claimed, 'head', 0
+)
+return {'ok', seq + 1, ARGV[7], now, due or '', batch}

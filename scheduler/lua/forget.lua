@@ -1,0 +1,8 @@
+-- Declares the wheel lost and wakes its owner, who will rebuild it from the record.
+-- KEYS: 1 meta
+-- ARGV: 1 wake channel
+-- Returns 1 when there was a generation to forget
+-- Cost: O(1)
+local gone = redis.call('HDEL', KEYS[1], 'gen')
+redis.call('PUBLISH', ARGV[1], 'wake')
+return gone

@@ -1,0 +1,21 @@
+-- Begins a rebuild, or goes on with one: removes the generation first, then a bounded number of slots.
+-- KEYS: 1 meta, 2 index, 3 in-flight
+-- ARGV: 1 slot prefix, 2 epoch, 3 slots to remove at most
+-- Returns {'fenced', owner}; {'lost', why}; {'ok', slots left}
+-- Cost: O(slots to remove)
+--@include own.lua
+
+local refused = own(KEYS[1], ARGV[2])
+if refused then
+  return refused
+end
+redis.call('DEL', KEYS[1], KEYS[3])
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2])
+local slots = redis.call('ZRANGE', KEYS[2], 0, ARGV[3] - 1)
+for _, slot in ipairs(slots) do
+  redis.call('UNLINK', ARGV[1] .. slot)
+end
+if #slots > 0 then
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, #slots - 1)
+end
+return {'ok', redis.call('ZCARD', KEYS[2])}
