@@ -10,19 +10,37 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 MAX_ID_CHARS = 200
+# An executor derives the id of its result from the activity's: an id and a suffix must fit.
+MAX_EVENT_ID_CHARS = 256
 MAX_MEMBERS = 10_000
+
+# Control characters have no place in an id; PostgreSQL refuses NUL outright. The end is written as
+# a look-ahead, since Python's $ lets one line feed pass.
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+(?![\s\S])"
 
 Id = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=MAX_ID_CHARS,
-        # Control characters have no place in an id; PostgreSQL refuses NUL outright.
-        pattern=r"^[^\x00-\x1f\x7f]*$",
+        pattern=_NO_CONTROLS,
         description="Opaque id, 1 to 200 characters without control characters.",
     ),
 ]
-Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339, with an offset; sent in UTC.")]
+EventId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_EVENT_ID_CHARS,
+        pattern=_NO_CONTROLS,
+        description="Id of the event, the same in every copy of it; 1 to 256 characters without "
+        "control characters.",
+    ),
+]
+Instant = Annotated[
+    datetime,
+    Meta(tz=True, description="RFC 3339 with an offset, from 1970 to 2200; sent in UTC."),
+]
 Attempt = Annotated[int, Meta(ge=1, le=255, description="Counts from 1.")]
 EngagementType = Literal["like", "comment"]
 Outcome = Literal["executed", "failed"]
@@ -41,7 +59,7 @@ StatusName = Literal[
 class PostDetected(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A member has posted: plan the pod's support for it. Sent by the upstream system."""
 
-    event_id: Id
+    event_id: EventId
     pod_id: Id
     post_id: Id
     member_ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_MEMBERS)]
@@ -71,7 +89,7 @@ class ExecuteEngagement(Struct, frozen=True, kw_only=True):
 class EngagementExecuted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of an engagement. Sent by executors."""
 
-    event_id: Id
+    event_id: EventId
     activity_id: Id
     pod_id: Id
     post_id: Id

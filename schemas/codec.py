@@ -1,0 +1,171 @@
+"""Events as bytes: JSON in UTF-8, read strictly and written the way the contract says.
+
+orjson reads and writes the bytes, msgspec checks the shape (schemas.events). Nothing is coerced:
+"3" is not 3. Unknown fields are ignored.
+"""
+
+from datetime import datetime
+from typing import TypeVar, get_args, get_type_hints
+
+import msgspec
+import orjson
+
+from schemas.events import EngagementType, Event, StatusName
+from schemas.ids import execute_event_id, status_event_id
+from schemas.times import EARLIEST_MS, LATEST_MS, millis, moment, rfc3339
+
+MAX_REASON_CHARS = 300
+
+_EARLIEST = moment(EARLIEST_MS)
+_LATEST = moment(LATEST_MS)
+
+EventT = TypeVar("EventT", bound=Event)
+
+_INSTANTS: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    event_type: tuple(
+        name
+        for name, hint in get_type_hints(event_type).items()
+        if hint in (datetime, datetime | None)
+    )
+    for event_type in get_args(Event)
+}
+
+
+class InvalidEvent(ValueError):  # noqa: N818 - the name that the contract gives it
+    """These bytes are not the event; `reason` says why, in one printable line of 300 characters.
+
+    The reason may quote what was read, so everything that could disturb a terminal or a log is
+    escaped.
+    """
+
+    def __init__(self, reason: str) -> None:
+        # Shortened before and after: what is quoted may be a megabyte, and escapes make it longer.
+        safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _shortened(reason))
+        self.reason = _shortened(safe)
+        super().__init__(self.reason)
+
+
+def decode(event_type: type[EventT], data: bytes | None) -> EventT:
+    """The event of type `event_type` (one of schemas.events) that `data` holds.
+
+    `data` is a Kafka record's value; None, a tombstone, is no event. Raises `InvalidEvent` and
+    nothing else, whatever the bytes are.
+    """
+    if not data:
+        raise InvalidEvent("no value (a tombstone)" if data is None else "the value is empty")
+    try:
+        event = msgspec.convert(orjson.loads(data), event_type)
+    except orjson.JSONDecodeError as error:
+        raise InvalidEvent(_not_json(data, error)) from None
+    except msgspec.ValidationError as error:
+        raise InvalidEvent(_not_valid(str(error))) from None
+    except RecursionError:
+        raise InvalidEvent("not JSON: nested too deeply") from None
+    for name in _INSTANTS[event_type]:
+        at = getattr(event, name)
+        if at is not None and not _EARLIEST <= at <= _LATEST:
+            raise InvalidEvent(f"a time outside of 1970 to 2200 - at `$.{name}`")
+    return event
+
+
+def encode(event: Event) -> bytes:
+    """`event` as JSON; times in UTC with milliseconds, optional fields left out when None.
+
+    Values are not checked. Raises `InvalidEvent` only for text that is not Unicode (a lone
+    surrogate), for which there are no bytes.
+    """
+    fields = {
+        name: value
+        for name in event.__struct_fields__
+        if (value := getattr(event, name)) is not None
+    }
+    try:
+        return orjson.dumps(fields, _instant_text, orjson.OPT_PASSTHROUGH_DATETIME)
+    except orjson.JSONEncodeError as error:
+        raise InvalidEvent(f"cannot be written as JSON: {error}") from None
+
+
+def execute_engagement(
+    activity_id: str,
+    pod_id: str,
+    post_id: str,
+    member_id: str,
+    engagement_type: EngagementType,
+    attempt: int,
+    scheduled_for_ms: int,
+    dispatched_at_ms: int,
+) -> bytes:
+    """An `execute-engagement` event, without the detour over its type: the dispatcher's hot path.
+
+    Times in milliseconds UTC; the event id is derived. Values are not checked.
+    """
+    return orjson.dumps(
+        {
+            "event_id": execute_event_id(activity_id, attempt),
+            "activity_id": activity_id,
+            "pod_id": pod_id,
+            "post_id": post_id,
+            "member_id": member_id,
+            "engagement_type": engagement_type,
+            "attempt": attempt,
+            "scheduled_for": rfc3339(scheduled_for_ms),
+            "dispatched_at": rfc3339(dispatched_at_ms),
+        }
+    )
+
+
+def engagement_status(
+    activity_id: str,
+    pod_id: str,
+    post_id: str,
+    member_id: str,
+    engagement_type: EngagementType,
+    status: StatusName,
+    attempt: int,
+    at_ms: int,
+    scheduled_for_ms: int | None = None,
+    reason: str | None = None,
+) -> bytes:
+    """An `engagement-status` event; as `execute_engagement`."""
+    fields = {
+        "event_id": status_event_id(activity_id, status, attempt),
+        "activity_id": activity_id,
+        "pod_id": pod_id,
+        "post_id": post_id,
+        "member_id": member_id,
+        "engagement_type": engagement_type,
+        "status": status,
+        "attempt": attempt,
+        "at": rfc3339(at_ms),
+    }
+    if scheduled_for_ms is not None:
+        fields["scheduled_for"] = rfc3339(scheduled_for_ms)
+    if reason is not None:
+        fields["reason"] = reason
+    return orjson.dumps(fields)
+
+
+def _shortened(text: str) -> str:
+    # From the middle, since the end says where in the event it is.
+    return text if len(text) <= MAX_REASON_CHARS else f"{text[:200]}...{text[-97:]}"
+
+
+def _not_valid(detail: str) -> str:
+    # The only pattern in the contract; as a regex it would explain nothing.
+    if "matching regex" in detail:
+        return f"a control character in an id{detail[detail.rfind(' - at') :]}"
+    return detail
+
+
+def _not_json(data: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        data.decode()
+    except UnicodeDecodeError as undecodable:
+        return f"not UTF-8: {undecodable.reason} at byte {undecodable.start}"
+    return f"not JSON: {error}"
+
+
+def _instant_text(value: object) -> str:
+    if isinstance(value, datetime):
+        return rfc3339(millis(value))
+    raise TypeError(f"{type(value).__name__} has no form on the wire")

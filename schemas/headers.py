@@ -1,0 +1,80 @@
+"""CloudEvents 1.0 headers, binary mode (Kafka Protocol Binding 1.0.2): on everything we send.
+
+`ce_source` and `ce_id` together name an event; both are the same in every copy of it, so that a
+consumer may tell doubles apart by the headers alone.
+"""
+
+from collections.abc import Iterable
+
+from schemas.events import (
+    EngagementExecuted,
+    EngagementStatus,
+    Event,
+    ExecuteEngagement,
+    PostDetected,
+    WheelCursor,
+)
+from schemas.ids import dead_letter_id
+from schemas.times import rfc3339
+
+Headers = list[tuple[str, bytes]]
+
+SPECVERSION = "1.0"
+CONTENT_TYPE = "application/json"
+
+CE_TYPES: dict[type[Event], str] = {
+    PostDetected: "pod-automation.post-detected.v1",
+    ExecuteEngagement: "pod-automation.execute-engagement.v1",
+    EngagementExecuted: "pod-automation.engagement-executed.v1",
+    EngagementStatus: "pod-automation.engagement-status.v1",
+    WheelCursor: "pod-automation.wheel-cursor.v1",
+}
+
+# Our own senders; an upstream system or a foreign executor names itself.
+CE_SOURCES: dict[type[Event], str] = {
+    PostDetected: "/pod-automation/client",
+    ExecuteEngagement: "/pod-automation/engine",
+    EngagementExecuted: "/pod-automation/executor",
+    EngagementStatus: "/pod-automation/engine",
+    WheelCursor: "/pod-automation/engine",
+}
+
+_CONSTANT: dict[type[Event], tuple[tuple[str, bytes], ...]] = {
+    event_type: (
+        ("ce_specversion", SPECVERSION.encode()),
+        ("ce_type", CE_TYPES[event_type].encode()),
+        ("ce_source", CE_SOURCES[event_type].encode()),
+        ("content-type", CONTENT_TYPE.encode()),
+    )
+    for event_type in CE_TYPES
+}
+
+
+def event_headers(event_type: type[Event], event_id: str, at_ms: int) -> Headers:
+    """The headers of an event of `event_type`, with `event_id` as `ce_id`.
+
+    `at_ms` is when it happened, in milliseconds UTC.
+    """
+    return [
+        ("ce_id", event_id.encode()),
+        ("ce_time", rfc3339(at_ms).encode()),
+        *_CONSTANT[event_type],
+    ]
+
+
+def dead_letter_headers(
+    original: Iterable[tuple[str, bytes]], topic: str, partition: int, offset: int, reason: str
+) -> Headers:
+    """The headers of a dead letter: the `original` ones untouched, then where it came from and why.
+
+    An original `ce_id` stays: the last one counts, and without the last five headers the record is
+    again what it was. A `reason` that is not Unicode is escaped.
+    """
+    return [
+        *original,
+        ("ce_id", dead_letter_id(topic, partition, offset).encode()),
+        ("source_topic", topic.encode()),
+        ("source_partition", b"%d" % partition),
+        ("source_offset", b"%d" % offset),
+        ("reason", reason.encode(errors="backslashreplace")),
+    ]
