@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from scheduler.activity import PlannedActivity, PostPlan, StatusChange
 from scheduler.timer import Timer
+from schemas.events import WheelCursor
 
 
 class Claim(Struct, frozen=True):
@@ -176,3 +177,74 @@ class Outbox(Protocol):
 
     async def dead_letter(self, record: SourceRecord, reason: str) -> None:
         """`record` with its reason, into the partition of the same number."""
+
+
+class ShardLog(Protocol):
+    """Kafka as the owner of one shard sees it: the cursor, and one transaction a batch.
+
+    Not reusable after an error: close it, and take the shard anew.
+    """
+
+    async def fence(self) -> None:
+        """Shut out the former owner and settle the transaction it may have left open.
+
+        Only after `Wheel.take`: in the other order two owners can commit the same batch.
+        """
+
+    async def cursor(self) -> WheelCursor | None:
+        """The last committed cursor; None for a shard that never had one. Only after `fence`."""
+
+    async def status_end(self) -> int:
+        """The offset behind the last record of the shard's `engagement-status` partition."""
+
+    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> None:
+        """Publish in one transaction: for each timer `execute-engagement` and `dispatched`, and
+        the cursor. Returns once Kafka has committed all of it.
+
+        Raises `FencedError`, and `StoreUnavailableError` when the outcome is unknown.
+        """
+
+    async def close(self) -> None:
+        """Throw the producer away, within a bounded time; nothing is aborted in place."""
+
+
+class StatusPage(Struct, frozen=True):
+    """Consecutive committed records of one partition of `engagement-status`.
+
+    `upto` is the last offset that the page covers: control records and aborted ones count too.
+    """
+
+    shard: int
+    upto: int
+    values: Sequence[bytes | None]
+
+
+class StatusReader(Protocol):
+    """Reads committed records of `engagement-status`."""
+
+    def seek(self, shard: int, offset: int) -> None:
+        """Read `shard` from `offset` on."""
+
+    async def pages(self, wait_ms: int) -> Sequence[StatusPage]:
+        """What has come, at most one page a shard; empty after `wait_ms` without any."""
+
+    async def position(self, shard: int) -> int:
+        """The offset that will be read next."""
+
+
+class StatusLog(Protocol):
+    """Opens readers of `engagement-status`."""
+
+    def reader(self, offsets: Mapping[int, int]) -> AbstractAsyncContextManager[StatusReader]:
+        """A reader of these shards, each from its offset on."""
+
+
+class ShardGroup(Protocol):
+    """Membership in the group that shares the shards out."""
+
+    @property
+    def assigned(self) -> frozenset[int]:
+        """The shards that are this process's at present."""
+
+    async def changed(self) -> frozenset[int]:
+        """Waits for the next assignment. Raises `StoreUnavailableError`."""

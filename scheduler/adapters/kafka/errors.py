@@ -1,0 +1,32 @@
+"""What the engine calls aiokafka's errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaError,
+    ProducerFenced,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
+
+from scheduler.errors import EngineError, FencedError, StoreUnavailableError
+
+
+@contextmanager
+def translated(shard: int | None = None) -> Iterator[None]:
+    """Raises `FencedError` for a producer that lost shard `shard`, `StoreUnavailableError` for
+    all else that may pass, `EngineError` for what an operator must mend."""
+    try:
+        yield
+    except (ProducerFenced, InvalidProducerEpoch) as error:
+        raise FencedError(-1 if shard is None else shard, type(error).__name__) from error
+    except TopicAuthorizationFailedError as error:
+        raise EngineError(f"Kafka refuses access to a topic: {error}") from error
+    except UnknownTopicOrPartitionError as error:
+        raise StoreUnavailableError(
+            "Kafka", "a topic or partition is missing; run `pod-automation init`"
+        ) from error
+    except (KafkaError, TimeoutError, OSError) as error:
+        raise StoreUnavailableError("Kafka", str(error) or type(error).__name__) from error

@@ -1,0 +1,121 @@
+"""Membership in the dispatchers' consumer group: who owns which shard."""
+
+import asyncio
+import contextlib
+from collections.abc import Collection
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+
+from scheduler.adapters.kafka.errors import translated
+
+log = structlog.get_logger(__name__)
+
+POLL_MS = 1000
+
+NEVER_MS = 24 * 3_600_000
+"""The group's records are never read (its partitions are paused), so no time limit on polls."""
+
+HEARTBEATS_PER_SESSION = 12
+"""A heartbeat every half second for a session of six: how soon a member learns of a rebalance."""
+
+CLOSE_S = 5.0
+
+
+class KafkaShardGroup:
+    """The `ShardGroup` port, over the partitions of `wheel-cursor`."""
+
+    def __init__(self, bootstrap: str, topic: str, group_id: str, session_timeout_ms: int) -> None:
+        """Joins on the first `changed`."""
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._group_id = group_id
+        self._session_timeout_ms = session_timeout_ms
+        self._consumer: AIOKafkaConsumer | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self._assignments: asyncio.Queue[frozenset[int]] = asyncio.Queue()
+        self._assigned: frozenset[int] = frozenset()
+
+    @property
+    def assigned(self) -> frozenset[int]:
+        """See `ShardGroup.assigned`."""
+        return self._assigned
+
+    async def changed(self) -> frozenset[int]:
+        """See `ShardGroup.changed`."""
+        if self._consumer is None:
+            await self._join()
+        assert self._polling is not None  # noqa: S101 - set by _join
+        waiting = asyncio.ensure_future(self._assignments.get())
+        try:
+            await asyncio.wait([waiting, self._polling], return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                self._assigned = waiting.result()
+                return self._assigned
+        finally:
+            waiting.cancel()
+        polling = self._polling
+        await self.close()
+        with translated():
+            polling.result()
+        raise RuntimeError("the group's poll loop ended without a reason")
+
+    async def close(self) -> None:
+        """Leave the group, so that others get the shards at once. Bounded in time."""
+        consumer, self._consumer = self._consumer, None
+        polling, self._polling = self._polling, None
+        if polling is not None:
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
+        if consumer is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_S):
+                    await consumer.stop()
+
+    async def _join(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=self._group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+            session_timeout_ms=self._session_timeout_ms,
+            heartbeat_interval_ms=max(100, self._session_timeout_ms // HEARTBEATS_PER_SESSION),
+            rebalance_timeout_ms=self._session_timeout_ms,
+            max_poll_interval_ms=NEVER_MS,
+            partition_assignment_strategy=[StickyPartitionAssignor],
+        )
+        consumer.subscribe([self._topic], listener=_Listener(consumer, self._assignments))
+        with translated():
+            try:
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
+        self._consumer = consumer
+        self._polling = asyncio.create_task(self._poll(consumer), name="group-poll")
+
+    async def _poll(self, consumer: AIOKafkaConsumer) -> None:
+        # Nothing is ever returned; this is what keeps a consumer in its group, and what raises
+        # when the group has thrown it out for good.
+        while True:
+            await consumer.getmany(timeout_ms=POLL_MS)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped here
+    """Revocations are ignored: until the next assignment says otherwise a shard goes on firing,
+    and if another process takes it meanwhile, epoch and fence end that."""
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, assignments: "asyncio.Queue[frozenset[int]]"
+    ) -> None:
+        self._consumer = consumer
+        self._assignments = assignments
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Nothing, on purpose."""
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Pause all of it, and tell the dispatcher."""
+        self._consumer.pause(*assigned)
+        self._assignments.put_nowait(frozenset(tp.partition for tp in assigned))

@@ -1,0 +1,219 @@
+"""The log of one shard's owner: a transactional producer, and the cursor it left behind."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import aiokafka.producer.sender
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.producer.message_accumulator import BatchBuilder
+
+from scheduler.adapters.kafka.errors import translated
+from scheduler.errors import StoreUnavailableError
+from scheduler.timer import Timer
+from schemas import codec
+from schemas.events import EngagementStatus, ExecuteEngagement, WheelCursor
+from schemas.headers import Headers, event_headers
+from schemas.ids import execute_event_id, status_event_id
+from schemas.topics import Topics
+
+# Between two transactions of one id aiokafka pauses for 20 ms while the coordinator writes its
+# markers. That pause is nearly all of a small transaction's time; 2 ms was measured safe.
+aiokafka.producer.sender.BACKOFF_OVERRIDE = 0.002
+
+BATCH_BYTES = 900_000
+"""Below the broker's default limit of 1 MiB a batch, with room for its header."""
+
+TRANSACTION_TIMEOUT_MS = 15_000
+"""After this time the broker aborts what a dead owner left open, if no new owner did before.
+Readers of committed records wait that long at most."""
+
+CALL_S = 10.0
+"""A broker that does not answer within this time counts as away."""
+
+CLOSE_S = 1.0
+"""aiokafka's stop() flushes first, and would wait for a broker that is away."""
+
+ENCODE_SLICE = 500
+"""Timers encoded before others may run: about 5 ms."""
+
+CURSOR_STEP = 64
+"""Records read back from the end at first when looking for the last cursor."""
+
+
+class KafkaShardLog:
+    """The `ShardLog` port."""
+
+    def __init__(self, bootstrap: str, topics: Topics, shard: int, transactional_id: str) -> None:
+        """Connects on `fence`."""
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._shard = shard
+        self._transactional_id = transactional_id
+        self._producer: AIOKafkaProducer | None = None
+
+    async def fence(self) -> None:
+        """See `ShardLog.fence`."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap,
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            max_batch_size=BATCH_BYTES,
+            request_timeout_ms=int(CALL_S * 1000),
+        )
+        self._producer = producer
+        with translated(self._shard):
+            async with asyncio.timeout(CALL_S):
+                await producer.start()
+                # Waits for InitProducerId; the transaction itself begins with its first record.
+                await producer.begin_transaction()
+
+    async def cursor(self) -> WheelCursor | None:
+        """See `ShardLog.cursor`."""
+        partition = TopicPartition(self._topics.wheel_cursor, self._shard)
+        with translated(self._shard):
+            async with asyncio.timeout(CALL_S):
+                begin, end = await self._range(partition)
+                consumer = AIOKafkaConsumer(
+                    bootstrap_servers=self._bootstrap,
+                    isolation_level="read_committed",
+                    enable_auto_commit=False,
+                    auto_offset_reset="earliest",
+                )
+                consumer.assign([partition])
+                async with consumer:
+                    step, at = CURSOR_STEP, end
+                    while at > begin:
+                        at = max(begin, end - step)
+                        step *= 8
+                        value = await _last_value(consumer, partition, at, end)
+                        if value is not None:
+                            return codec.decode(WheelCursor, value)
+        return None
+
+    async def status_end(self) -> int:
+        """See `ShardLog.status_end`."""
+        partition = TopicPartition(self._topics.engagement_status, self._shard)
+        with translated(self._shard):
+            async with asyncio.timeout(CALL_S):
+                return (await self._range(partition))[1]
+
+    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> None:
+        """See `ShardLog.commit`."""
+        producer = self._producer
+        if producer is None:
+            raise StoreUnavailableError("Kafka", "the shard's log is not fenced")
+        with translated(self._shard):
+            async with asyncio.timeout(CALL_S):
+                executes = _Batches(producer, self._topics.execute_engagement, self._shard)
+                statuses = _Batches(producer, self._topics.engagement_status, self._shard)
+                for start in range(0, len(timers), ENCODE_SLICE):
+                    if start:
+                        await asyncio.sleep(0)
+                    for timer in timers[start : start + ENCODE_SLICE]:
+                        key = timer.post_id.encode()
+                        await executes.append(key, *_execute(timer, at_ms))
+                        await statuses.append(key, *_dispatched(timer, at_ms))
+                await executes.send()
+                await statuses.send()
+                moved = await producer.send(
+                    self._topics.wheel_cursor,
+                    codec.encode(cursor),
+                    key=b"%d" % self._shard,
+                    partition=self._shard,
+                    headers=event_headers(WheelCursor, f"{self._shard}:{cursor.nonce}", at_ms),
+                )
+                # The commit waits for all of these, but does not look whether they failed.
+                await asyncio.gather(*executes.sent, *statuses.sent, moved)
+                await producer.commit_transaction()
+                await producer.begin_transaction()
+
+    async def close(self) -> None:
+        """See `ShardLog.close`."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_S):
+                    await producer.stop()
+
+    async def _range(self, partition: TopicPartition) -> tuple[int, int]:
+        # Read uncommitted on purpose: under read_committed `end_offsets` is the last stable
+        # offset, which an open transaction of a moment ago may still hold back.
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap, isolation_level="read_uncommitted"
+        )
+        async with consumer:
+            begin = await consumer.beginning_offsets([partition])
+            end = await consumer.end_offsets([partition])
+        return begin[partition], end[partition]
+
+
+class _Batches:
+    """Record batches of one partition within a transaction, sent as they fill."""
+
+    def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._partition = partition
+        self._batch: BatchBuilder | None = None
+        self.sent: list[asyncio.Future[object]] = []
+
+    async def append(self, key: bytes, value: bytes, headers: Headers) -> None:
+        if self._batch is None:
+            self._batch = self._producer.create_batch()
+        if self._batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
+            await self.send()
+            self._batch = self._producer.create_batch()
+            self._batch.append(timestamp=None, key=key, value=value, headers=headers)
+
+    async def send(self) -> None:
+        if self._batch is not None:
+            self._batch.close()
+            self.sent.append(
+                await self._producer.send_batch(self._batch, self._topic, partition=self._partition)
+            )
+            self._batch = None
+
+
+def _execute(timer: Timer, at_ms: int) -> tuple[bytes, Headers]:
+    value = codec.execute_engagement(
+        timer.activity_id,
+        timer.pod_id,
+        timer.post_id,
+        timer.member_id,
+        timer.engagement_type,
+        timer.attempt,
+        timer.due_ms,
+        at_ms,
+    )
+    event_id = execute_event_id(timer.activity_id, timer.attempt)
+    return value, event_headers(ExecuteEngagement, event_id, at_ms)
+
+
+def _dispatched(timer: Timer, at_ms: int) -> tuple[bytes, Headers]:
+    value = codec.engagement_status(
+        timer.activity_id,
+        timer.pod_id,
+        timer.post_id,
+        timer.member_id,
+        timer.engagement_type,
+        "dispatched",
+        timer.attempt,
+        at_ms,
+        timer.due_ms,
+    )
+    event_id = status_event_id(timer.activity_id, "dispatched", timer.attempt)
+    return value, event_headers(EngagementStatus, event_id, at_ms)
+
+
+async def _last_value(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, start: int, end: int
+) -> bytes | None:
+    """The last committed value in offsets [start, end), None when there is none."""
+    consumer.seek(partition, start)
+    value = None
+    while await consumer.position(partition) < end:
+        for record in (await consumer.getmany(partition, timeout_ms=200)).get(partition, ()):
+            if record.offset < end:
+                value = record.value
+    return value

@@ -1,0 +1,96 @@
+"""Firing the timers of one shard, exactly once for whoever reads committed records.
+
+The order of the steps is the guarantee (docs/guarantees.md): epoch, fence, cursor, then one claim
+and one transaction in turn. Any failure throws the whole state away and begins at the first step;
+what Kafka committed last is the only truth about which batch is done.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scheduler.errors import FencedError
+from scheduler.ports import ShardLog, Wheel
+from scheduler.rebuild import Rebuild
+from schemas.events import WheelCursor
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn did: timers fired, and how long nothing will be due (None: wheel is empty)."""
+
+    fired: int
+    idle_ms: int | None
+    lateness_ms: int = 0
+    """How late the earliest timer of the batch was, by the wheel's clock."""
+
+
+class ShardDispatcher:
+    """The owner of one shard. `take` once, then `run_once` again and again; after any error this
+    object is spent."""
+
+    def __init__(
+        self,
+        shard: int,
+        wheel: Wheel,
+        shard_log: ShardLog,
+        rebuild: Rebuild,
+        *,
+        token: Callable[[], str],
+        limit: int,
+    ) -> None:
+        """`token` makes unique strings (epochs, nonces); `limit` is the timers of one batch."""
+        self._shard = shard
+        self._wheel = wheel
+        self._log = shard_log
+        self._rebuild = rebuild
+        self._token = token
+        self._limit = limit
+        self._epoch = ""
+        self._done: WheelCursor | None = None
+
+    async def take(self, *, rebuild: bool = False) -> None:
+        """Become the owner, and rebuild the wheel if it is lost or if `rebuild` says so.
+
+        Raises `FencedError` when yet another owner comes, and transient errors.
+        """
+        # Epoch first: from here on no former owner gets a batch out of the wheel, and the fence
+        # settles the one that it may be committing. The other way round it could claim a batch
+        # between our fence and our epoch, and both of us would commit it.
+        self._epoch = self._token()
+        state = await self._wheel.take(self._shard, self._epoch)
+        await self._log.fence()
+        cursor = await self._log.cursor()
+        if rebuild or cursor is None or state.gen != cursor.gen:
+            cursor = await self._rebuild.run(self._shard, self._epoch, self._log, cursor)
+        self._done = cursor
+
+    async def run_once(self) -> Turn:
+        """Settle the last batch, claim what is due, commit it.
+
+        Raises `FencedError`: drop the shard, quietly. `WheelLostError`: the wheel is gone or went
+        back in time, take the shard anew with `rebuild`. Other transient errors: take it anew.
+        """
+        done = self._done
+        if done is None:
+            raise FencedError(self._shard, "it was never taken")
+        claim = await self._wheel.claim(
+            self._shard,
+            self._epoch,
+            done.gen,
+            (done.seq, done.nonce),
+            self._token(),
+            self._limit,
+        )
+        timers = claim.timers
+        if timers:
+            cursor = WheelCursor(seq=claim.seq, nonce=claim.nonce, gen=done.gen)
+            # Spent unless the commit is known to have happened.
+            self._done = None
+            await self._log.commit(timers, claim.now_ms, cursor)
+            self._done = cursor
+        due_ms = claim.next_due_ms
+        return Turn(
+            fired=len(timers),
+            idle_ms=None if due_ms is None else max(0, due_ms - claim.now_ms),
+            lateness_ms=claim.now_ms - timers[0].due_ms if timers else 0,
+        )

@@ -1,0 +1,247 @@
+"""The dispatcher process: keeps the shards that the group gives it, and projects their statuses.
+
+Each shard is a task of its own, so that a stalled one never blocks another; a rebalance leaves
+alone the shards that stay.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from scheduler.dispatch import ShardDispatcher, Turn
+from scheduler.errors import FencedError, TransientError, WheelLostError
+from scheduler.ports import ShardGroup, ShardLog, StatusLog, Wheel
+from scheduler.project import Projector
+
+log = structlog.get_logger(__name__)
+
+IDLE_MS = 1000
+"""Longest sleep of an idle shard: bounds what a lost wake-up or a lost wheel can cost."""
+
+BACKOFF_FIRST_S = 0.1
+BACKOFF_LAST_S = 2.0
+"""Waits between tries while a store is away; with less than 0.1 s, aiokafka connects 1,800 times
+a second to a broker that is down."""
+
+STOP_S = 3.0
+"""How long an orderly stop waits for a shard's transaction before it is cut off (which is safe)."""
+
+
+class OpenShard(Protocol):
+    """Makes the parts of one ownership: they are used once and thrown away."""
+
+    def __call__(self, shard: int) -> tuple[ShardDispatcher, ShardLog]:
+        """A dispatcher for `shard` and the log it writes."""
+
+
+class Observer(Protocol):
+    """Told of every turn that fired something."""
+
+    def __call__(self, shard: int, turn: Turn) -> None:
+        """`shard` has had `turn`."""
+
+
+def _ignore(shard: int, turn: Turn) -> None:
+    pass
+
+
+@dataclass(slots=True)
+class _Kept:
+    task: asyncio.Task[None]
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: bool = False
+
+
+class Dispatcher:
+    """Runs until told to stop; every store may come and go meanwhile."""
+
+    def __init__(
+        self,
+        group: ShardGroup,
+        wheel: Wheel,
+        statuses: StatusLog,
+        projector: Callable[[], Projector],
+        open_shard: OpenShard,
+        *,
+        partitions: int,
+        fenced_wait_s: float,
+        observe: Observer = _ignore,
+    ) -> None:
+        """`fenced_wait_s`: when to look whether a shard that another took is ours after all."""
+        self._group = group
+        self._wheel = wheel
+        self._statuses = statuses
+        self._projector = projector
+        self._open_shard = open_shard
+        self._partitions = partitions
+        self._fenced_wait_s = fenced_wait_s
+        self._observe = observe
+        self._kept: dict[int, _Kept] = {}
+        self._owned_changed = asyncio.Event()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep the assigned shards until `stop` is set, then give them away in order.
+
+        Raises only what is a bug; shards in mid-transaction are then left to their next owner.
+        """
+        loops = [
+            asyncio.create_task(self._follow_group(), name="group"),
+            asyncio.create_task(self._listen(), name="wakes"),
+            asyncio.create_task(self._project(), name="projector"),
+        ]
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            while not stopped.done():
+                shards = [kept.task for kept in self._kept.values() if not kept.leaving]
+                running = [stopped, *loops, *shards]
+                changed = asyncio.create_task(self._owned_changed.wait())
+                await asyncio.wait([*running, changed], return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                self._owned_changed.clear()
+                for task in running[1:]:
+                    if task.done() and not task.cancelled():
+                        task.result()
+            await self._leave(list(self._kept))
+        finally:
+            tasks = [*loops, stopped, *(kept.task for kept in self._kept.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow_group(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                assigned = await self._group.changed()
+            except TransientError as error:
+                log.warning("the group is not reachable", error=str(error))
+                await backoff.wait()
+                continue
+            backoff.reset()
+            # Act on the difference alone; what was revoked and is ours again never pauses.
+            await self._leave([shard for shard in self._kept if shard not in assigned])
+            for shard in sorted(assigned - self._kept.keys()):
+                self._kept[shard] = _Kept(
+                    asyncio.create_task(self._keep(shard), name=f"shard-{shard}")
+                )
+            log.info("shards assigned", shards=sorted(assigned))
+            self._owned_changed.set()
+
+    async def _leave(self, shards: list[int]) -> None:
+        leaving = [self._kept[shard] for shard in shards]
+        for kept in leaving:
+            kept.leaving = True
+            kept.wake.set()
+        if leaving:
+            await asyncio.wait([kept.task for kept in leaving], timeout=STOP_S)
+        for shard, kept in zip(shards, leaving, strict=True):
+            kept.task.cancel()
+            await asyncio.gather(kept.task, return_exceptions=True)
+            self._kept.pop(shard, None)
+
+    async def _keep(self, shard: int) -> None:
+        """Own `shard` for as long as it is assigned."""
+        kept = self._kept[shard]
+        backoff = Backoff()
+        lost = False
+        while not kept.leaving:
+            dispatcher, shard_log = self._open_shard(shard)
+            try:
+                await dispatcher.take(rebuild=lost)
+                lost = False
+                log.info("shard taken", shard=shard)
+                while not kept.leaving:
+                    turn = await self._turn(shard, kept, dispatcher)
+                    if turn.fired:
+                        backoff.reset()
+            except FencedError as error:
+                # Quietly: the other owner is the rightful one, unless it was a zombie's last move.
+                # Then nobody else fires this shard, so look again once its session is over.
+                log.info("shard given up", shard=shard, reason=str(error))
+                await self._rest(kept, self._fenced_wait_s)
+            except WheelLostError as error:
+                log.warning("wheel lost", shard=shard, reason=str(error))
+                lost = True
+                await self._rest(kept, backoff.next())
+            except TransientError as error:
+                log.warning("shard interrupted, taking it anew", shard=shard, error=str(error))
+                await self._rest(kept, backoff.next())
+            finally:
+                await shard_log.close()
+
+    async def _turn(self, shard: int, kept: _Kept, dispatcher: ShardDispatcher) -> Turn:
+        kept.wake.clear()
+        turn = await dispatcher.run_once()
+        if turn.fired:
+            self._observe(shard, turn)
+        else:
+            idle_ms = IDLE_MS if turn.idle_ms is None else min(turn.idle_ms, IDLE_MS)
+            await self._rest(kept, idle_ms / 1000)
+        return turn
+
+    async def _rest(self, kept: _Kept, seconds: float) -> None:
+        if kept.leaving:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await kept.wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _listen(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                async with self._wheel.wakes(range(self._partitions)) as heard:
+                    async for shard in heard:
+                        backoff.reset()
+                        if shard in self._kept:
+                            self._kept[shard].wake.set()
+            except TransientError:
+                # The shards report it themselves; without wake-ups they look every second.
+                pass
+            await backoff.wait()
+
+    async def _project(self) -> None:
+        backoff = Backoff()
+        while True:
+            shards = self._group.assigned
+            if not shards:
+                await asyncio.sleep(0.1)
+                continue
+            projector = self._projector()
+            try:
+                offsets = await projector.begin(sorted(shards))
+                async with self._statuses.reader(offsets) as reader:
+                    while self._group.assigned == shards:
+                        if await projector.run_once(reader):
+                            backoff.reset()
+            except TransientError as error:
+                log.warning("projection interrupted", error=str(error))
+                await backoff.wait()
+
+
+class Backoff:
+    """Growing waits with jitter, from `BACKOFF_FIRST_S` to `BACKOFF_LAST_S`."""
+
+    def __init__(self) -> None:
+        self._seconds = BACKOFF_FIRST_S
+
+    def reset(self) -> None:
+        """It works again."""
+        self._seconds = BACKOFF_FIRST_S
+
+    def next(self) -> float:
+        """How long to wait now, in seconds."""
+        seconds = self._seconds
+        self._seconds = min(seconds * 2, BACKOFF_LAST_S)
+        # Jitter keeps many shards from knocking at the same moment; nothing secret about it.
+        return seconds * random.uniform(0.5, 1.0)  # noqa: S311
+
+    async def wait(self) -> None:
+        """Wait that long."""
+        await asyncio.sleep(self.next())

@@ -1,0 +1,82 @@
+"""Rebuilding a shard's wheel from the record: after Redis lost it, and for a new shard.
+
+Everything that must be in the wheel is a row of PostgreSQL that has not fired. Which rows have
+fired is in Kafka first (the committed transactions), so the projection is brought to the end of
+Kafka's log before the rows are read. No new batch can be committed meanwhile: the caller owns the
+epoch and has fenced all others. Dying at any point leaves a wheel without a generation, or one of
+another generation than the cursor's: the next owner begins again.
+"""
+
+import time
+from collections.abc import Callable, Collection
+
+import structlog
+
+from scheduler.ports import Record, ShardLog, StatusLog, Wheel
+from scheduler.project import Projector
+from schemas.events import WheelCursor
+
+log = structlog.get_logger(__name__)
+
+CHUNK = 5_000
+"""Timers read and loaded at a time: what a rebuild holds in memory."""
+
+
+class Rebuild:
+    """Rebuilds wheels, one shard a call."""
+
+    def __init__(
+        self,
+        wheel: Wheel,
+        record: Record,
+        statuses: StatusLog,
+        *,
+        status_topic: str,
+        input_topics: Collection[str],
+        token: Callable[[], str],
+    ) -> None:
+        """`input_topics` are those whose watermarks the wheel keeps."""
+        self._wheel = wheel
+        self._record = record
+        self._statuses = statuses
+        self._status_topic = status_topic
+        self._input_topics = frozenset(input_topics)
+        self._token = token
+
+    async def run(
+        self, shard: int, epoch: str, shard_log: ShardLog, cursor: WheelCursor | None
+    ) -> WheelCursor:
+        """Rebuild `shard` for the owner of `epoch`, whose `shard_log` is fenced.
+
+        Returns the cursor of the new generation, committed. Raises `FencedError` and transient
+        errors; the wheel then stays closed until a rebuild succeeds.
+        """
+        began = time.monotonic()
+        log.warning("rebuilding the wheel", shard=shard, new=cursor is None)
+        end = await shard_log.status_end()
+        await Projector(self._status_topic, self._record).drain(self._statuses, shard, end)
+
+        loaded = 0
+        async with self._record.snapshot(shard) as snapshot:
+            await self._wheel.wipe(shard, epoch)
+            async for timers in snapshot.unfired(CHUNK):
+                await self._wheel.load(shard, epoch, timers)
+                loaded += len(timers)
+                log.debug("loading the wheel", shard=shard, loaded=loaded)
+            watermarks = {
+                topic: at
+                for topic, at in snapshot.watermarks.items()
+                if topic in self._input_topics
+            }
+
+        fresh = WheelCursor(seq=cursor.seq if cursor else 0, nonce=self._token(), gen=self._token())
+        # Kafka first: a generation that only Redis knows would be taken for an older life.
+        await shard_log.commit((), 0, fresh)
+        await self._wheel.open(shard, epoch, fresh.gen, (fresh.seq, fresh.nonce), watermarks)
+        log.warning(
+            "wheel rebuilt",
+            shard=shard,
+            timers=loaded,
+            seconds=round(time.monotonic() - began, 2),
+        )
+        return fresh

@@ -1,0 +1,1 @@
+"""Contracts: one suite for a port, run against every adapter of it."""
