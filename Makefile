@@ -53,7 +53,7 @@ $(VENV)/.made:
 # $(call install,<lock>,<what it is for>,<size>): an interrupted pip can leave a package that looks
 # installed and is not, so a run that finds .unfinished starts the environment anew (pip's cache helps).
 define install
-	@echo "Installing what $(2) needs into $(VENV): up to $(3) to download, the first time only."; \
+	@echo "Installing what $(2) needs into $(VENV) (on a new machine about $(3) to download)"; \
 	touch $(VENV)/.unfinished && set -o pipefail && \
 	$(PY) -m pip install --disable-pip-version-check --progress-bar off --require-hashes \
 	  -r requirements/build.txt -r requirements/$(1).txt \
@@ -97,7 +97,7 @@ check: $(VENV)/.dev ## Format, lint, types, import rules, freshness of generated
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PY) -m schemas.generate --check
-	$(PY) -m pytest -q tests/unit/test_import_rules.py
+	$(PY) -m pytest -qq tests/unit/test_import_rules.py
 	@if docker compose version >/dev/null 2>&1; then echo "docker compose config -q"; exec docker compose config -q; \
 	else echo "docker-compose.yml not checked: no docker compose on this machine"; fi
 
