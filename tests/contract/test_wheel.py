@@ -27,20 +27,28 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture(params=["memory", "valkey", "redis-6.2"])
-async def wheel(request: pytest.FixtureRequest) -> AsyncIterator[Wheel]:
-    """Each wheel, open and empty, owned by EPOCH, at seq 0."""
+def server(request: pytest.FixtureRequest) -> str | None:
+    """The address of the server that stands behind the wheel; None for the one in memory."""
     if request.param == "memory":
-        made: Any = MemoryWheel()
-        await opened(made)
-        yield made
+        return None
+    name = "valkey_url" if request.param == "valkey" else "old_redis_url"
+    return str(request.getfixturevalue(name))
+
+
+@pytest.fixture
+async def wheel(server: str | None) -> AsyncIterator[Wheel]:
+    """Each wheel, open and empty, owned by EPOCH, at seq 0."""
+    if server is None:
+        twin = MemoryWheel()
+        await opened(twin)
+        yield twin
         return
-    url = request.getfixturevalue("valkey_url" if request.param == "valkey" else "old_redis_url")
     prefix = f"t{uuid4().hex}-"
-    made = RedisWheel(url, prefix=prefix)
-    await opened(made)
-    yield made
-    await made.close()
-    await flush(url, prefix)
+    wheel = RedisWheel(server, prefix=prefix)
+    await opened(wheel)
+    yield wheel
+    await wheel.close()
+    await flush(server, prefix)
 
 
 async def opened(wheel: Wheel, timers: list[Timer] | None = None, **watermarks: int) -> None:
@@ -69,7 +77,7 @@ def timer(due_ms: int, **changes: Any) -> Timer:
 
 
 def overdue(count: int) -> list[Timer]:
-    at = now() - 10 * SLOT_MS
+    at = now() - SLOT_MS - count * 137
     return [timer(at + i * 137) for i in range(count)]
 
 
@@ -145,7 +153,7 @@ async def test_a_batch_of_the_same_seq_but_another_nonce_is_a_rollback(wheel: Wh
 
 @pytest.mark.parametrize("done", [7, -1])
 async def test_a_cursor_that_does_not_fit_is_a_rollback(wheel: Wheel, done: int) -> None:
-    with pytest.raises(WheelLostError, match="back in time"):
+    with pytest.raises(WheelLostError):
         await claim(wheel, (done, NONCE))
 
 
