@@ -1,0 +1,66 @@
+"""Logs: structured, on standard error, every line behind one prefix.
+
+structlog's events and those of libraries (stdlib logging) take the same way out. No member data at
+info level; addresses that may carry a password are never logged.
+"""
+
+import logging
+import sys
+
+import structlog
+
+PREFIX = "[POD_AUTOMATION]"
+
+# Libraries that tell of every reconnection while a broker is away: a thousand lines a minute.
+_CHATTY = ("aiokafka", "faust", "mode", "kafka", "asyncio")
+
+
+def configure(level: str = "info") -> None:
+    """Send all logs of this process to standard error, from `level` on."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _line,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.ERROR if level != "debug" else logging.DEBUG)
+
+
+def _line(
+    _logger: structlog.typing.WrappedLogger, _name: str, event: structlog.typing.EventDict
+) -> str:
+    at, level, text = event.pop("timestamp"), event.pop("level"), event.pop("event")
+    trace = event.pop("exception", None)
+    fields = "".join(f" {key}={_value(value)}" for key, value in event.items())
+    line = f"{PREFIX} {at} {level:<7} {text}{fields}"
+    return f"{line}\n{trace}" if trace else line
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return repr(text) if not text or any(c.isspace() or c in "\"='" for c in text) else text

@@ -1,0 +1,108 @@
+"""The long-running processes, each wired in one place."""
+
+import asyncio
+import gc
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from scheduler.adapters.kafka.shard_group import KafkaShardGroup
+from scheduler.adapters.kafka.shard_log import KafkaShardLog
+from scheduler.adapters.kafka.status_log import KafkaStatusLog
+from scheduler.adapters.postgres_record import PostgresRecord
+from scheduler.adapters.redis_wheel import RedisWheel
+from scheduler.dispatch import ShardDispatcher
+from scheduler.dispatcher import Dispatcher
+from scheduler.project import Projector
+from scheduler.rebuild import Rebuild
+from scheduler.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def token() -> str:
+    """A unique string, for epochs, nonces and generations."""
+    return uuid4().hex
+
+
+@asynccontextmanager
+async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
+    """The dispatcher over the stores that `settings` names."""
+    topics = settings.topics
+    async with AsyncExitStack() as stack:
+        wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
+        stack.push_async_callback(wheel.close)
+        record = await PostgresRecord.connect(settings.postgres_dsn)
+        stack.push_async_callback(record.close)
+        statuses = KafkaStatusLog(settings.kafka_bootstrap, topics.engagement_status)
+        group = KafkaShardGroup(
+            settings.kafka_bootstrap,
+            topics.wheel_cursor,
+            settings.dispatcher_group,
+            settings.session_timeout_ms,
+        )
+        stack.push_async_callback(group.close)
+        rebuild = Rebuild(
+            wheel,
+            record,
+            statuses,
+            status_topic=topics.engagement_status,
+            input_topics=[topics.post_detected],
+            token=token,
+        )
+
+        def open_shard(shard: int) -> tuple[ShardDispatcher, KafkaShardLog]:
+            shard_log = KafkaShardLog(
+                settings.kafka_bootstrap,
+                topics,
+                shard,
+                f"{settings.topic_prefix}dispatcher-{shard}",
+            )
+            owner = ShardDispatcher(
+                shard, wheel, shard_log, rebuild, token=token, limit=settings.dispatch_batch
+            )
+            return owner, shard_log
+
+        yield Dispatcher(
+            group,
+            wheel,
+            statuses,
+            lambda: Projector(topics.engagement_status, record),
+            open_shard,
+            partitions=settings.partitions,
+            fenced_wait_s=settings.session_timeout_ms / 1000,
+        )
+
+
+async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
+    """Fire timers until `stop` is set; stores may be away at the start as at any other time."""
+    async with dispatcher(settings) as running:
+        await running.run(stop)
+
+
+def serve(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` until it ends; SIGINT and SIGTERM set the event that it is given."""
+
+    async def guarded() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, stop.set)
+        # What exists by now lives as long as the process: no need to look at it ever again.
+        gc.freeze()
+        await main(stop)
+
+    _run_loop(guarded())
+
+
+def _run_loop(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:  # not published for this platform; slower, and nothing else
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
