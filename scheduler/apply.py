@@ -1,0 +1,245 @@
+"""Applies `post-detected` to one shard, exactly once, whatever is delivered how often.
+
+The order of the steps is the guarantee: the rows with the record's watermark, then the timers with
+the wheel's watermark, then the statuses; the caller acks only after that. Each step either shows by
+its watermark that it has been done, or may be done again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from msgspec import Struct
+
+from scheduler.activity import PlannedActivity, PostPlan
+from scheduler.batch import Item, chunks, parted, read
+from scheduler.errors import DataRefusedError, StoreUnavailableError
+from scheduler.patience import Patience
+from scheduler.planner import extended, plan
+from scheduler.policy import PacingPolicy
+from scheduler.ports import Outbox, Record, SourceRecord, Wheel
+from scheduler.timer import Timer
+
+READ_BACK_OFFSETS = 200
+"""Source offsets read back at once: a Redis that lost an hour must not be held in one script."""
+
+PLANNED_PER_TURN = 500
+"""Activities planned before other tasks get their turn (some milliseconds)."""
+
+_NOTHING_PLANNED = PostPlan()
+
+log = structlog.get_logger(__name__)
+_T = TypeVar("_T")
+
+
+class _Applied(Struct, frozen=True):
+    """What the record now holds: new rows for (expected, upto], and the offsets it had before."""
+
+    expected: int
+    upto: int
+    rows: Sequence[PlannedActivity]
+    covered: tuple[int, int] | None  # first and last offset that had been applied before
+
+
+class PostDetectedApplier:
+    """Applies the records of one shard. One instance for each time the shard is assigned.
+
+    Not to be called by two tasks at once. Two instances for one shard, in whatever processes, do
+    no harm: one of them loses each swap, reads again, and drops what is covered.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        topic: str,
+        *,
+        policy: PacingPolicy,
+        record: Record,
+        wheel: Wheel,
+        outbox: Outbox,
+        patience: Patience | None = None,
+    ) -> None:
+        """`topic` is the full name on the cluster, under which both watermarks are kept."""
+        self._shard = shard
+        self._topic = topic
+        self._policy = policy
+        self._record = record
+        self._wheel = wheel
+        self._outbox = outbox
+        self._patience = patience or Patience(f"{topic}/{shard}")
+        # The watermarks as last seen. Only ever used as the expected side of a swap: a cached
+        # value may lie in both directions, so nothing is skipped because of it.
+        self._record_at: int | None = None
+        self._wheel_at: int | None = None
+        self._buried: set[int] = set()
+
+    async def apply(self, records: Sequence[SourceRecord]) -> None:
+        """Apply `records` (of this shard, offsets ascending); afterwards they may be acked.
+
+        Waits for as long as a store is away. A record that cannot be applied is confirmed on
+        `dead-letter` (at least once) before the watermark moves over it. `scheduled` statuses are
+        at least once: those of records that had been applied before are sent again, with the same
+        ids, unless the activity has fired meanwhile; then `dispatched` speaks for it. Anything
+        raised is a bug: the records must not be acked.
+        """
+        self._buried.clear()
+        pieces = list(chunks([read(record) for record in records]))
+        pieces.reverse()
+        while pieces:
+            piece = pieces.pop()
+            try:
+                applied = await self._patiently(partial(self._commit, piece))
+            except DataRefusedError as error:
+                pieces += reversed(parted(piece, error))
+                continue
+            await self._patiently(partial(self._add, applied))
+            await self._patiently(partial(self._announce, applied))
+
+    async def catch_up(self) -> None:
+        """Compare the watermarks of both stores, and add what the wheel has lost.
+
+        To be called at start and now and then: a Redis that came back without its last adds
+        shows nothing of it until the next event. Raises `TransientError`; try again later.
+        """
+        self._forget()
+        # In this order a wheel ahead of the record cannot be a race: rows are committed first.
+        wheel_at = await self._wheel.watermark(self._shard, self._topic)
+        record_at = await self._record.watermark(self._topic, self._shard)
+        where = {"topic": self._topic, "shard": self._shard}
+        if wheel_at > record_at:
+            log.error(
+                "PostgreSQL has lost what it had confirmed; the wheel is rebuilt from it. To get"
+                " the lost events back, set the offsets of the worker group back",
+                **where,
+                wheel_at=wheel_at,
+                record_at=record_at,
+            )
+            await self._wheel.forget(self._shard)
+            return
+        if wheel_at < record_at:
+            log.warning("the wheel is behind", **where, wheel_at=wheel_at, record_at=record_at)
+        self._wheel_at = await self._read_back(wheel_at, record_at)
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        return await self._patience.until_done(attempt, forget=self._forget)
+
+    def _forget(self) -> None:
+        self._record_at = self._wheel_at = None
+
+    async def _commit(self, piece: Sequence[Item]) -> _Applied:
+        """Bring `piece` into the record, by one swap of its watermark."""
+        lost_at: int | None = None
+        while True:
+            at = self._record_at
+            if at is None or piece[0].offset <= at:
+                at = await self._record.watermark(self._topic, self._shard)
+            if at == lost_at:
+                raise StoreUnavailableError("PostgreSQL", f"its watermark {at} is stale")
+            new = [item for item in piece if item.offset > at]
+            old = piece[: len(piece) - len(new)]
+            covered = (old[0].offset, old[-1].offset) if old else None
+            if not new:
+                self._record_at = at
+                return _Applied(at, piece[-1].offset, (), covered)
+            rows = await self._planned(new)
+            upto = new[-1].offset
+            self._record_at = None  # in doubt until the answer is here
+            there = await self._record.apply_plan(self._topic, self._shard, at, upto, rows)
+            if there is not None:
+                self._record_at = upto
+                if there:
+                    rows = [row for row in rows if row.activity_id not in there]
+                return _Applied(at, upto, rows, covered)
+            lost_at = at
+
+    async def _planned(self, items: Sequence[Item]) -> list[PlannedActivity]:
+        """The plan for `items` in order, each seeing what those before it have planned."""
+        posts = {item.event.post_id for item in items if item.event is not None}
+        plans = dict(await self._record.plans(sorted(posts))) if posts else {}
+        rows: list[PlannedActivity] = []
+        unyielded = 0
+        for item in items:
+            event = item.event
+            if event is None:
+                await self._bury(item.record, item.reason)
+                continue
+            existing = plans.get(event.post_id, _NOTHING_PLANNED)
+            try:
+                planned = plan(event, self._policy, existing, item.offset)
+            except Exception as error:
+                # A bug in the planner; but one event must not hold up its neighbours for ever.
+                log.exception("an event cannot be planned", shard=self._shard, offset=item.offset)
+                await self._bury(item.record, f"cannot be planned: {error!r}")
+                continue
+            if planned:
+                plans[event.post_id] = extended(existing, planned)
+                rows += planned
+            unyielded += item.rows
+            if unyielded >= PLANNED_PER_TURN:
+                unyielded = 0
+                await asyncio.sleep(0)
+        return rows
+
+    async def _bury(self, record: SourceRecord, reason: str) -> None:
+        # A retry of this batch for another reason must not send it again each time.
+        if record.offset not in self._buried:
+            await self._outbox.dead_letter(record, reason)
+            self._buried.add(record.offset)
+
+    async def _add(self, done: _Applied) -> None:
+        """Bring the wheel to where the record is, at least up to `done`."""
+        at = self._wheel_at
+        if at is None or at >= done.upto:
+            at = await self._wheel.watermark(self._shard, self._topic)
+        if at == done.expected:
+            timers = [_timer(row) for row in done.rows]
+            self._wheel_at = None
+            at = await self._wheel.add(self._shard, self._topic, at, done.upto, timers)
+        self._wheel_at = await self._read_back(at, done.upto)
+
+    async def _read_back(self, at: int, upto: int) -> int:
+        """Add from the record what the wheel lacks in (at, upto]; returns the wheel's watermark."""
+        while at < upto:
+            self._wheel_at = None
+            to = min(at + READ_BACK_OFFSETS, upto)
+            timers = await self._record.unfired_between(self._shard, at, to)
+            at = await self._wheel.add(self._shard, self._topic, at, to, timers)
+        return at
+
+    async def _announce(self, done: _Applied) -> None:
+        """Send the `scheduled` statuses; again for what had been applied before."""
+        activities: list[PlannedActivity] = []
+        if done.covered:
+            first, last = done.covered
+            timers = await self._record.unfired_between(self._shard, first - 1, last)
+            # A later attempt has been announced as `retrying`.
+            activities += [_planned_again(timer, last) for timer in timers if timer.attempt == 1]
+        activities += done.rows
+        if activities:
+            await self._outbox.scheduled(self._shard, activities)
+
+
+def _timer(row: PlannedActivity) -> Timer:
+    return Timer(
+        row.activity_id,
+        row.pod_id,
+        row.post_id,
+        row.member_id,
+        row.engagement_type,
+        1,
+        row.scheduled_for_ms,
+    )
+
+
+def _planned_again(timer: Timer, source_offset: int) -> PlannedActivity:
+    return PlannedActivity(
+        timer.activity_id,
+        timer.pod_id,
+        timer.post_id,
+        timer.member_id,
+        timer.engagement_type,
+        timer.due_ms,
+        source_offset,
+    )
