@@ -10,6 +10,7 @@ import pytest
 from scheduler.apply import READ_BACK_OFFSETS
 from scheduler.batch import MAX_ROWS
 from scheduler.errors import DataRefusedError, StoreUnavailableError, WheelLostError
+from scheduler.planner import plan
 from tests.unit.applying import SHARD, TOPIC, UNACCEPTABLE, Around, World
 
 Method = Callable[..., Awaitable[Any]]
@@ -305,16 +306,13 @@ async def test_anything_else_is_a_bug_and_goes_through(world: World) -> None:
 async def test_a_planner_that_fails_costs_one_event(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scheduler import apply
-
-    original = apply.plan
 
     def failing(event: Any, *args: Any) -> Any:
         if event.post_id == "bad":
             raise OverflowError("too late")
-        return original(event, *args)
+        return plan(event, *args)
 
-    monkeypatch.setattr(apply, "plan", failing)
+    monkeypatch.setattr("scheduler.apply.plan", failing)
     world.post("good", ["a"])
     world.post("bad", ["a"])
     world.post("good too", ["a"])

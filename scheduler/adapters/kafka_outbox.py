@@ -1,0 +1,201 @@
+"""The worker's at-least-once output: `scheduled` statuses and dead letters."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+
+from scheduler.activity import PlannedActivity
+from scheduler.errors import StoreUnavailableError
+from scheduler.ports import SourceRecord
+from schemas.codec import engagement_status
+from schemas.events import EngagementStatus
+from schemas.headers import dead_letter_headers, event_headers
+from schemas.ids import status_event_id
+from schemas.topics import Topics
+
+BATCH_BYTES = 512 * 1024
+"""One batch of statuses; a topic takes 1 MiB by default (max.message.bytes)."""
+
+BUILT_PER_TURN = 1000
+"""Statuses built before other tasks get their turn (some milliseconds)."""
+
+# Bytes of the value that a dead letter keeps, when the broker does not take it whole.
+CUTS = (512 * 1024, 32 * 1024, 0)
+
+CLOSE_S = 2.0
+
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class KafkaOutbox:
+    """The `Outbox` port over one idempotent producer, shared by all shards of a process.
+
+    Connects on first use. After any failure the producer is thrown away: one that has given up a
+    batch has a hole in its sequence numbers, and would be refused from then on.
+    """
+
+    def __init__(
+        self, bootstrap: str, topics: Topics, *, now_ms: Callable[[], int] = _now_ms
+    ) -> None:
+        self._bootstrap = bootstrap
+        self._topics = topics
+        self._now_ms = now_ms
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def scheduled(self, shard: int, activities: Sequence[PlannedActivity]) -> None:
+        """See `Outbox.scheduled`. Raises `StoreUnavailableError`: then some may have been sent."""
+        topic = self._topics.engagement_status
+        async with self._use() as producer:
+            sent: list[asyncio.Future[object]] = []
+            batch = producer.create_batch()
+            at_ms = self._now_ms()
+            try:
+                for count, each in enumerate(activities, 1):
+                    record = _status_record(each, at_ms)
+                    if batch.append(timestamp=at_ms, **record) is None:
+                        sent.append(await producer.send_batch(batch, topic, partition=shard))
+                        batch = producer.create_batch()
+                        batch.append(timestamp=at_ms, **record)
+                    if not count % BUILT_PER_TURN:
+                        await asyncio.sleep(0)
+                batch.close()
+                sent.append(await producer.send_batch(batch, topic, partition=shard))
+            finally:
+                # All of them, also after a failure: an exception that nobody fetches is logged
+                # much later, by the garbage collector.
+                results = await asyncio.gather(*sent, return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def dead_letter(self, record: SourceRecord, reason: str) -> None:
+        """See `Outbox.dead_letter`.
+
+        Where the broker refuses the record as too large, its value is cut and the header
+        `truncated_from` gives the size it had; at worst key and headers are left out as well.
+        Raises `StoreUnavailableError`.
+        """
+        value = record.value
+        headers = _renamed(record.headers)
+        try:
+            return await self._bury(record, record.key, value, headers, reason)
+        except _TOO_LARGE:
+            pass
+        size = ("truncated_from", b"%d" % len(value or b""))
+        for cut in CUTS:
+            kept = None if value is None else value[:cut]
+            try:
+                return await self._bury(record, record.key, kept, [*headers, size], reason)
+            except _TOO_LARGE:
+                continue
+        await self._bury(record, None, None, [size], reason)
+
+    async def close(self) -> None:
+        """Close the producer, within a bounded time; nothing unconfirmed is waited for."""
+        self._discard(self._producer)
+        await asyncio.gather(*self._closing)
+
+    async def _bury(
+        self,
+        record: SourceRecord,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Iterable[tuple[str, bytes]],
+        reason: str,
+    ) -> None:
+        async with self._use() as producer:
+            # A batch of one, since `send` refuses a record without key and value, which exists.
+            batch = producer.create_batch()
+            batch.append(
+                timestamp=None,
+                key=key,
+                value=value,
+                headers=dead_letter_headers(
+                    headers, record.topic, record.partition, record.offset, reason
+                ),
+            )
+            batch.close()
+            topic = self._topics.dead_letter
+            await (await producer.send_batch(batch, topic, partition=record.partition))
+
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[AIOKafkaProducer]:
+        producer: AIOKafkaProducer | None = None
+        try:
+            producer = await self._started()
+            yield producer
+        except _TOO_LARGE:
+            # The sequence number of what was refused is spent.
+            self._discard(producer)
+            raise
+        except (KafkaError, OSError, TimeoutError) as error:
+            self._discard(producer)
+            raise StoreUnavailableError("Kafka", str(error) or type(error).__name__) from error
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    enable_idempotence=True,
+                    max_batch_size=BATCH_BYTES,
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def _discard(self, producer: AIOKafkaProducer | None) -> None:
+        if producer is not None and producer is self._producer:
+            self._producer = None
+            closing = asyncio.create_task(_closed(producer), name="outbox-close")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+
+async def _closed(producer: AIOKafkaProducer) -> None:
+    # `stop` flushes first, and with the broker away that takes for ever.
+    with contextlib.suppress(KafkaError, OSError, TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            await producer.stop()
+    with contextlib.suppress(KafkaError, OSError):
+        await producer.client.close()
+
+
+def _status_record(each: PlannedActivity, at_ms: int) -> dict[str, object]:
+    return {
+        "key": each.post_id.encode(),
+        "value": engagement_status(
+            each.activity_id,
+            each.pod_id,
+            each.post_id,
+            each.member_id,
+            each.engagement_type,
+            "scheduled",
+            1,
+            at_ms,
+            scheduled_for_ms=each.scheduled_for_ms,
+        ),
+        "headers": event_headers(
+            EngagementStatus, status_event_id(each.activity_id, "scheduled", 1), at_ms
+        ),
+    }
+
+
+def _renamed(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    # One `ce_id` only, and ours: readers differ in which of two they take.
+    return [("original_ce_id" if name == "ce_id" else name, value) for name, value in headers]
