@@ -1,0 +1,94 @@
+"""How engagements are spread over time: the delay of each, and the cap on likes of one post."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable
+
+from scheduler.policy import DelayWindow
+
+# Jitter is a float in the policy; as parts of this the rest is integer arithmetic, the same
+# everywhere.
+_PARTS = 1_000_000
+
+
+def seed_of(activity_id: str) -> int:
+    """A number in [0, 2**64) from the first eight bytes of a UUID (four bits of it are fixed)."""
+    return int(activity_id[:8] + activity_id[9:13] + activity_id[14:18], 16)
+
+
+def delay_ms(window: DelayWindow, index: int, total: int, seed: int) -> int:
+    """The delay of member `index` of `total`, in milliseconds, within `window`.
+
+    Linear over the members, from `min_ms` for the first to `max_ms` for the last, then moved by at
+    most `jitter` of itself either way, by `seed` in [0, 2**64), and clamped to the window
+    (DESIGN, Pacing). One member alone has `min_ms` as the middle. Never a matter of chance: the
+    same arguments give the same delay on every platform.
+    """
+    span = window.max_ms - window.min_ms
+    delay = window.min_ms + (span * index // (total - 1) if total > 1 else 0)
+    reach = delay * round(window.jitter * _PARTS) // _PARTS
+    # Uniform over the integers from -reach to +reach.
+    delay += (seed * (2 * reach + 1) >> 64) - reach
+    return min(max(delay, window.min_ms), window.max_ms)
+
+
+class CappedTimes:
+    """Times on a line, at most `cap` of them in any half-open stretch [x, x + window_ms).
+
+    `times` are taken as they are and never moved, even where they break the cap among themselves
+    (the policy may have changed); a time that is placed is in no stretch of more than `cap`.
+    """
+
+    __slots__ = ("_cap", "_full_from", "_full_until", "_times", "_window_ms")
+
+    def __init__(self, times: Iterable[int], cap: int, window_ms: int) -> None:
+        self._times = sorted(times)
+        self._cap = cap
+        self._window_ms = window_ms
+        # Disjoint stretches [from, until), ascending, in which no time can be placed any more.
+        # Without them placing n times would look at n*n/2 of them: 10,000 members of one post
+        # would take a minute.
+        self._full_from: list[int] = []
+        self._full_until: list[int] = []
+
+    def place(self, earliest_ms: int) -> int:
+        """Add the first time from `earliest_ms` on that keeps the cap, and return it."""
+        at_ms = self._first_free(earliest_ms)
+        insort(self._times, at_ms)
+        if at_ms > earliest_ms:
+            self._mark_full(earliest_ms, at_ms)
+        return at_ms
+
+    def _first_free(self, at_ms: int) -> int:
+        # Each run of `cap` neighbours a..b that is shorter than the window forbids (b - window,
+        # a + window), ends excluded: there the new time would be one too many. The runs ascend, so
+        # one sweep is enough.
+        times, window_ms, last = self._times, self._window_ms, self._cap - 1
+        at_ms = self._past_full(at_ms)
+        first = bisect_right(times, at_ms - window_ms)
+        while first + last < len(times):
+            a, b = times[first], times[first + last]
+            if b - window_ms >= at_ms:
+                break
+            if b - a < window_ms:
+                at_ms = self._past_full(a + window_ms)
+                first = bisect_right(times, at_ms - window_ms, first)
+            else:
+                first += 1
+        return at_ms
+
+    def _past_full(self, at_ms: int) -> int:
+        nearest = bisect_right(self._full_from, at_ms) - 1
+        if nearest >= 0 and at_ms < self._full_until[nearest]:
+            return self._full_until[nearest]
+        return at_ms
+
+    def _mark_full(self, from_ms: int, until_ms: int) -> None:
+        # What is full stays full, since times are only added: the first free time for anything in
+        # the stretch is its end or later. Stretches that touch become one.
+        low = bisect_left(self._full_until, from_ms)
+        high = bisect_right(self._full_from, until_ms)
+        if low < high:
+            from_ms = min(from_ms, self._full_from[low])
+            until_ms = max(until_ms, self._full_until[high - 1])
+        self._full_from[low:high] = [from_ms]
+        self._full_until[low:high] = [until_ms]
