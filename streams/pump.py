@@ -91,18 +91,19 @@ class Pump(Generic[TokenT]):
         self._bytes = 0
         self._pressed = False
         self._closed = False
-        self._applying = False
         self._last_look_s: float | None = None
         self._arrived = asyncio.Event()
         self._enough = asyncio.Event()
         self._room = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self.taken = -1
         """Offset of the last record put, -1 before the first."""
 
     @property
     def busy(self) -> bool:
         """Whether it has anything to do, or to wait for."""
-        return self._applying or bool(self._buffer)
+        return bool(self._buffer) or not self._settled.is_set()
 
     @property
     def buffered(self) -> int:
@@ -137,6 +138,10 @@ class Pump(Generic[TokenT]):
         self._bytes = 0
         self._room.set()
 
+    async def settled(self) -> None:
+        """Wait until no batch is in hand."""
+        await self._settled.wait()
+
     async def run(self) -> None:
         """Turn after turn, until cancelled. Raises what the applier raises: then nothing more may
         be acked, and the process should end.
@@ -156,13 +161,15 @@ class Pump(Generic[TokenT]):
             await self._look()
             return 0
         batch = self._take()
-        self._applying = True
+        if not batch:
+            return 0  # closed meanwhile
+        self._settled.clear()
         try:
             await self._applier.apply([entry.record for entry in batch])
             for entry in batch:
                 await self._ack(entry.token)
         finally:
-            self._applying = False
+            self._settled.set()
         self._last_look_s = loop.time()
         return len(batch)
 
@@ -179,6 +186,8 @@ class Pump(Generic[TokenT]):
             if not await _in_time(self._arrived, within_s):
                 return False
         loop = asyncio.get_running_loop()
+        if not self._buffer:
+            return True  # closed meanwhile
         linger_s = self._buffer[0].arrived_s + self._limits.linger_s - loop.time()
         if linger_s > 0 and not self._is_enough():
             self._enough.clear()

@@ -1,0 +1,165 @@
+"""The Faust app: raw records in, acks out. The only file that imports faust.
+
+Inside this narrow envelope Faust is sound; outside it loses records (docs/design.md): never `take`,
+never an exception out of the agent, never an ack by Faust itself.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import faust
+import faust.streams
+from faust.types import TP, AppT, EventT, Message, StreamT
+
+from scheduler.errors import PermanentError
+from scheduler.ports import SourceRecord
+from scheduler.settings import Settings
+
+COMMIT_INTERVAL_S = 0.5
+"""How much is delivered twice after a crash, at most."""
+
+HEARTBEATS_PER_SESSION = 12
+"""A heartbeat every half second for a session of six: how soon a member learns of a rebalance."""
+
+NEVER_S = 24 * 3600.0
+"""With every partition paused Faust does not poll, and must not be thrown out for that."""
+
+FETCH_BYTES = 2 * 1024 * 1024
+"""Of a partition at once. A record that is larger comes alone (KIP-74)."""
+
+POLL_RECORDS = 1000
+STREAM_BUFFER = 1000
+"""Records between Kafka and the pumps, of all partitions."""
+
+Delivery = Callable[[SourceRecord, int, "Token"], Awaitable[bool]]
+
+
+class Token:
+    """What acks one record."""
+
+    __slots__ = ("_event", "_stream")
+
+    def __init__(self, stream: StreamT[Any], event: EventT[Any]) -> None:
+        self._stream = stream
+        self._event = event
+
+    async def ack(self) -> None:
+        """The record has been applied: its offset may be committed."""
+        await self._stream.ack(self._event)
+
+
+class _RawSchema(faust.Schema):  # type: ignore[type-arg]
+    """Bytes as they are. A decode error would be acked by Faust before our code saw the record."""
+
+    def loads_key(self, app: AppT, message: Message, **_: Any) -> Any:
+        return message.key
+
+    def loads_value(self, app: AppT, message: Message, **_: Any) -> Any:
+        return message.value
+
+
+def check_faust() -> None:
+    """Raises `PermanentError` when Faust came without its compiled part."""
+    # The pure-Python iterator acks stale records after a rebalance: they would be lost.
+    if getattr(faust.streams, "_CStreamIterator", None) is None:
+        raise PermanentError(
+            "this faust-streaming has no compiled stream iterator, and without it records can be"
+            " lost: install its wheel for this platform, and unset NO_CYTHON"
+        )
+
+
+def build_app(
+    settings: Settings,
+    data_dir: Path,
+    *,
+    deliver: Delivery,
+    on_assigned: Callable[[frozenset[int], int], Awaitable[None]],
+    on_revoked: Callable[[int], Awaitable[None]],
+    on_death: Callable[[BaseException], None],
+) -> "faust.App":
+    """An app with one agent, on `post-detected`.
+
+    `deliver` gets each record, the group's generation it was fetched in, and its token. The
+    callbacks get partitions and generation; `on_death` what ended the agent. To be called in the
+    loop that will run the app. Faust's own files go to `data_dir`.
+    """
+    session_s = settings.session_timeout_ms / 1000
+    topic_name = settings.topics.post_detected
+    app = faust.App(
+        settings.worker_group,
+        # Faust would let BROKER_URL and a hundred others in the environment win over what is here.
+        env={},
+        broker=";".join(f"kafka://{each.strip()}" for each in settings.kafka_bootstrap.split(",")),
+        datadir=str(data_dir),
+        store="memory://",
+        processing_guarantee="at_least_once",
+        broker_commit_interval=COMMIT_INTERVAL_S,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=max(0.1, session_s / HEARTBEATS_PER_SESSION),
+        broker_rebalance_timeout=session_s,
+        broker_request_timeout=max(40.0, 2 * session_s),
+        broker_max_poll_interval=NEVER_S,
+        broker_max_poll_records=POLL_RECORDS,
+        consumer_max_fetch_size=FETCH_BYTES,
+        consumer_auto_offset_reset="earliest",
+        stream_buffer_maxsize=STREAM_BUFFER,
+        # With a store away there is no end to the waiting; what is not acked comes again.
+        stream_wait_empty=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        table_standby_replicas=0,
+        web_enabled=False,
+        worker_redirect_stdouts=False,
+        autodiscover=False,
+    )
+
+    topic = app.topic(topic_name, schema=_RawSchema(), value_type=None, key_type=None)
+
+    async def ingest(stream: Any) -> None:
+        try:
+            async for event in stream.noack().events():
+                message = event.message
+                record = SourceRecord(
+                    message.topic,
+                    message.partition,
+                    message.offset,
+                    message.key,
+                    message.value,
+                    tuple(message.headers or ()),
+                )
+                await deliver(record, message.generation_id, Token(stream, event))
+            if not app.should_stop:
+                raise RuntimeError("the stream has ended by itself")
+        except Exception as error:
+            # It must not leave the agent: Faust would ack the record in hand, and go on.
+            on_death(error)
+            raise
+
+    app.agent(topic, name="post-detected", concurrency=1)(ingest)
+
+    def ours(tps: Any) -> frozenset[int]:
+        return frozenset(tp.partition for tp in tps if tp.topic == topic_name)
+
+    # Before the first record of the new generation is fetched, and after its number is known.
+    async def complete(*_: Any, **__: Any) -> None:
+        await on_assigned(ours(app.consumer.assignment()), app.consumer_generation_id)
+
+    async def revoked(*_: Any, **__: Any) -> None:
+        await on_revoked(app.consumer_generation_id)
+
+    app.on_rebalance_complete.connect(complete, weak=False)
+    app.on_partitions_revoked.connect(revoked, weak=False)
+    return app
+
+
+def press(app: "faust.App", topic: str, partition: int, on: bool) -> None:
+    """Stop (or go on) fetching one partition, without touching what has been fetched.
+
+    Not `pause_partitions`: that throws away, unread, what is in a poll's hand already.
+    """
+    tp = TP(topic, partition)
+    if on:
+        app.consumer.on_buffer_full(tp)
+    elif tp in app.consumer.assignment():
+        app.consumer.on_buffer_drop(tp)

@@ -1,0 +1,58 @@
+"""Keeps libraries from filling the log while a server is away."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+LIBRARIES = ("aiokafka", "faust", "mode")
+
+REPEATS = 3
+WINDOW_S = 60.0
+"""Three lines of a kind a minute. Without a limit a broker that is away for half a minute makes
+4,400 lines."""
+
+_FORGET_AT = 1000
+
+
+class RepeatLimit(logging.Filter):
+    """Lets a few lines of each kind through in each window; other loggers it leaves alone.
+
+    Goes on handlers: a filter on a logger does not see what its children log.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._kinds: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line may pass; the first of a window tells how many have not."""
+        if record.name.partition(".")[0] not in LIBRARIES:
+            return True
+        # The message without its arguments: these differ each time.
+        kind = (record.name, record.levelno, str(record.msg)[:80])
+        now_s = self._clock()
+        start_s, count = self._kinds.get(kind, (now_s, 0))
+        if now_s - start_s >= WINDOW_S:
+            if count > REPEATS:
+                record.msg = f"{record.msg} ({count - REPEATS} more of these were left out)"
+            start_s, count = now_s, 0
+        if len(self._kinds) >= _FORGET_AT:
+            self._kinds.clear()
+        self._kinds[kind] = (start_s, count + 1)
+        return count < REPEATS
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Limits what the libraries may log through the handlers that are set up at present."""
+    limit = RepeatLimit()
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(limit)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(limit)

@@ -1,0 +1,93 @@
+"""An input topic as the broker sees it, read beside Faust and never in its place."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from scheduler.errors import StoreUnavailableError
+
+REQUEST_MS = 10_000
+POLL_MS = 1000
+CLOSE_S = 2.0
+
+
+class SourceLog:
+    """Offsets of one topic, asked of the broker. Connects on first use; joins no group.
+
+    Each method raises `StoreUnavailableError`, and may be called by several tasks.
+    """
+
+    def __init__(self, bootstrap: str, topic: str, group_id: str) -> None:
+        """`group_id` is the group whose committed offsets are asked for."""
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._group_id = group_id
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+
+    async def ends(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """By partition, the offset behind its last record."""
+        async with self._use() as consumer:
+            found = await consumer.end_offsets([self._tp(each) for each in partitions])
+            return {tp.partition: end for tp, end in found.items()}
+
+    async def next_of_group(self, partition: int) -> int:
+        """The offset at which the group goes on: the committed one, else the beginning."""
+        async with self._use() as consumer:
+            tp = self._tp(partition)
+            consumer.assign([tp])
+            committed = await consumer.committed(tp)
+            if committed is not None:
+                return int(committed)
+            return int((await consumer.beginning_offsets([tp]))[tp])
+
+    async def has_record(self, partition: int, start: int, end: int) -> bool:
+        """Whether there is a record in [start, end): offsets may be taken by markers alone."""
+        async with self._use() as consumer:
+            tp = self._tp(partition)
+            consumer.assign([tp])
+            consumer.seek(tp, start)
+            while await consumer.position(tp) < end:
+                for records in (await consumer.getmany(tp, timeout_ms=POLL_MS)).values():
+                    return bool(records[0].offset < end)
+            return False
+
+    async def close(self) -> None:
+        """Close the connections, within a bounded time."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await consumer.stop()
+
+    def _tp(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._topic, partition)
+
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[AIOKafkaConsumer]:
+        async with self._lock:
+            try:
+                if self._consumer is None:
+                    self._consumer = await self._started()
+                yield self._consumer
+            except (KafkaError, OSError, TimeoutError) as error:
+                await self.close()
+                raise StoreUnavailableError("Kafka", str(error) or type(error).__name__) from error
+
+    async def _started(self) -> AIOKafkaConsumer:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            group_id=self._group_id,
+            enable_auto_commit=False,
+            request_timeout_ms=REQUEST_MS,
+        )
+        try:
+            await consumer.start()
+        except BaseException:
+            await consumer.stop()
+            raise
+        return consumer
