@@ -103,7 +103,10 @@ class Dispatcher:
                 changed.cancel()
                 self._owned_changed.clear()
                 for task in running[1:]:
-                    if task.done() and not task.cancelled():
+                    if task.cancelled():
+                        raise RuntimeError(f"task {task.get_name()} was cancelled from within")
+                    if task.done():
+                        # None of them ends by itself: whatever this raises is a bug.
                         task.result()
             await self._leave(list(self._kept))
         finally:

@@ -8,6 +8,7 @@ import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from scheduler.adapters.kafka.consumer import reading
 from scheduler.adapters.kafka.errors import translated
 from scheduler.errors import StoreUnavailableError
 from scheduler.timer import Timer
@@ -74,14 +75,7 @@ class KafkaShardLog:
         with translated(self._shard):
             async with asyncio.timeout(CALL_S):
                 begin, end = await self._range(partition)
-                consumer = AIOKafkaConsumer(
-                    bootstrap_servers=self._bootstrap,
-                    isolation_level="read_committed",
-                    enable_auto_commit=False,
-                    auto_offset_reset="earliest",
-                )
-                consumer.assign([partition])
-                async with consumer:
+                async with reading(self._bootstrap, [partition]) as consumer:
                     step, at = CURSOR_STEP, end
                     while at > begin:
                         at = max(begin, end - step)
@@ -139,10 +133,7 @@ class KafkaShardLog:
     async def _range(self, partition: TopicPartition) -> tuple[int, int]:
         # Read uncommitted on purpose: under read_committed `end_offsets` is the last stable
         # offset, which an open transaction of a moment ago may still hold back.
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap, isolation_level="read_uncommitted"
-        )
-        async with consumer:
+        async with reading(self._bootstrap, isolation="read_uncommitted") as consumer:
             begin = await consumer.beginning_offsets([partition])
             end = await consumer.end_offsets([partition])
         return begin[partition], end[partition]

@@ -5,13 +5,12 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from scheduler.adapters.kafka.consumer import reading
 from scheduler.adapters.kafka.errors import translated
 from scheduler.ports import StatusPage, StatusReader
 
 PAGE_RECORDS = 10_000
 """Records of one turn over all shards, at most: what a projection holds in memory."""
-
-FETCH_BYTES = 4 << 20
 
 
 class KafkaStatusLog:
@@ -25,24 +24,13 @@ class KafkaStatusLog:
     @asynccontextmanager
     async def reader(self, offsets: Mapping[int, int]) -> AsyncIterator[StatusReader]:
         """See `StatusLog.reader`. Raises `StoreUnavailableError`."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=FETCH_BYTES,
-            fetch_max_wait_ms=1000,
-        )
-        consumer.assign([TopicPartition(self._topic, shard) for shard in offsets])
+        partitions = [TopicPartition(self._topic, shard) for shard in offsets]
         with translated():
-            await consumer.start()
-        try:
-            reader = _Reader(consumer, self._topic)
-            for shard, offset in offsets.items():
-                reader.seek(shard, offset)
-            yield reader
-        finally:
-            await consumer.stop()
+            async with reading(self._bootstrap, partitions) as consumer:
+                reader = _Reader(consumer, self._topic)
+                for shard, offset in offsets.items():
+                    reader.seek(shard, offset)
+                yield reader
 
 
 class _Reader:

@@ -1,0 +1,52 @@
+"""Consumers without a group, opened and closed safely."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+FETCH_BYTES = 4 << 20
+"""Fetched from one partition at a time, at most."""
+
+FETCH_WAIT_MS = 1000
+"""How long the broker holds an empty fetch; what an idle consumer costs is one request each."""
+
+CLOSE_S = 2.0
+
+
+@asynccontextmanager
+async def reading(
+    bootstrap: str,
+    partitions: Collection[TopicPartition] = (),
+    *,
+    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """A started consumer of `partitions`, stopped in bounded time. Raises aiokafka's errors."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        isolation_level=isolation,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=FETCH_BYTES,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+    )
+    if partitions:
+        consumer.assign(partitions)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await _stop(consumer)
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    # In a task of its own: stop() awaits tasks that it has cancelled, and one that had not begun
+    # yet lets its CancelledError out (group_coordinator.py:180), which would end our caller.
+    stopping = asyncio.ensure_future(consumer.stop())
+    done, _ = await asyncio.wait([stopping], timeout=CLOSE_S)
+    if not done:
+        stopping.cancel()
+    elif not stopping.cancelled():
+        stopping.exception()
