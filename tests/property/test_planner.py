@@ -139,20 +139,6 @@ def test_delays_stay_within_their_window(
             assert after_ms > policy.like.min_ms
 
 
-@given(windows(1_000_000), st.integers(1, 50), st.data())
-def test_jitter_is_at_most_its_share_of_the_delay(
-    window: DelayWindow, total: int, data: st.DataObject
-) -> None:
-    index = data.draw(st.integers(0, total - 1))
-    seed = data.draw(st.integers(0, (1 << 64) - 1))
-    still = DelayWindow(window.min_ms, window.max_ms, jitter=0)
-
-    middle = delay_ms(still, index, total, seed)
-
-    # A jitter of millionths: finer shares are rounded.
-    assert abs(delay_ms(window, index, total, seed) - middle) <= middle * (window.jitter + 1e-6)
-
-
 @given(events, small_policies | large_policies, existing_plans)
 def test_each_member_but_the_author_is_planned_once_for_each_type(
     event: PostDetected, policy: PacingPolicy, existing: PostPlan
