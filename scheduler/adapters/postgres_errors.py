@@ -1,0 +1,74 @@
+"""PostgreSQL's errors as the engine's: away, refused by its data, wrongly addressed, or a bug."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+from asyncpg.exceptions import ClientConfigurationError, TargetServerAttributeNotMatched
+
+from scheduler.errors import DataRefusedError, EngineError, SettingsError, StoreUnavailableError
+from scheduler.settings import ENV_PREFIX
+
+# SQLSTATE classes and codes (PostgreSQL, Appendix A).
+_REFUSED = (
+    "22",  # data exception
+    "23",  # integrity constraint violation
+    "54",  # program limit exceeded: a value too long for an index
+)
+_AWAY = (
+    "08",  # connection exception
+    "25006",  # read-only transaction: a primary that has become a standby
+    "40",  # transaction rollback: serialization failure, deadlock
+    "53",  # insufficient resources: connections, memory, disk
+    "55P03",  # lock not available
+    "57",  # operator intervention: shutdown, crash, starting up, cancelled
+    "58",  # system error: I/O
+)
+_MISADDRESSED = (
+    "28",  # invalid authorization
+    "3D",  # no such database
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raises asyncpg's errors as `DataRefusedError`, `StoreUnavailableError` or `SettingsError`.
+
+    Whatever else PostgreSQL says is a bug of ours and passes through. To be put around calls of
+    the driver only, since every `OSError` counts as PostgreSQL's.
+    """
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        # TimeoutError is an OSError.
+        meant = _meant(error)
+        if meant is None:
+            raise
+        raise meant from error
+    except TargetServerAttributeNotMatched as error:
+        raise StoreUnavailableError("PostgreSQL", error) from error
+
+
+def _meant(error: Exception) -> EngineError | None:
+    if isinstance(error, asyncpg.PostgresError):
+        state = str(error.sqlstate)
+        text = f"{error.args[0]} (SQLSTATE {state})"
+        if state.startswith(_REFUSED):
+            return DataRefusedError(text)
+        if state.startswith(_AWAY):
+            return StoreUnavailableError("PostgreSQL", text)
+        if state.startswith(_MISADDRESSED):
+            return SettingsError(f"{ENV_PREFIX}POSTGRES_DSN: {text}")
+        return None
+    if isinstance(error, ClientConfigurationError):
+        return SettingsError(f"{ENV_PREFIX}POSTGRES_DSN: {error.args[0]}")
+    if isinstance(error, asyncpg.InterfaceError):
+        # The driver's own DataError, which shares its name with the server's, is both: a value
+        # that has no encoding.
+        if isinstance(error, ValueError):
+            return DataRefusedError(str(error.args[0]))
+        # The connection was lost before the call.
+        if "connection is closed" in str(error):
+            return StoreUnavailableError("PostgreSQL", error)
+        return None
+    return StoreUnavailableError("PostgreSQL", str(error) or type(error).__name__)
