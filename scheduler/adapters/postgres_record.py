@@ -1,0 +1,203 @@
+"""The record in PostgreSQL (14 or newer): one statement a call, in scheduler/sql."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+from uuid import UUID
+
+import asyncpg
+
+from scheduler.activity import UNFIRED, PlannedActivity, PostPlan, StatusChange
+from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_snapshot import PostgresSnapshot
+from scheduler.errors import DataRefusedError
+from scheduler.progress import BEFORE_DISPATCHED, latest_dispatched
+from scheduler.sql import query
+from scheduler.stats import ActivityCounts
+from scheduler.timer import Timer
+from schemas.ids import activity_id
+
+CONNECT_TIMEOUT_S = 5.0
+"""A server that does not let us in within this time counts as away."""
+
+COMMAND_TIMEOUT_S = 30.0
+"""Likewise one that does not answer; a statement of ours takes milliseconds, but may wait for a
+rival's lock and for a checkpoint."""
+
+MAX_CONNECTIONS = 10
+"""Statements of one process at once. A rebuild holds one connection for as long as it reads."""
+
+
+class PostgresRecord:
+    """The `Record` port over one PostgreSQL database. Safe to share between tasks of one loop.
+
+    Each call takes a connection of a pool and ends within the time limits, whatever the server
+    does: then with `StoreUnavailableError`. A call that failed so may yet have been applied: the
+    watermark tells.
+    """
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout_s: float) -> None:
+        """Use `connect`."""
+        self._pool = pool
+        self._timeout_s = timeout_s
+
+    @classmethod
+    async def connect(
+        cls,
+        dsn: str,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        command_timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> Self:
+        """The record at `dsn` (`postgresql://...`). Connects on first use: the server may be away.
+
+        Raises `SettingsError` for an address that makes no sense.
+        """
+        with translated():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=0,
+                max_size=max_connections,
+                timeout=connect_timeout_s,
+                command_timeout=command_timeout_s,
+                # We leave nothing behind on a connection; the default would ask the server once
+                # more after every statement.
+                reset=_nothing_to_reset,
+                server_settings={
+                    "application_name": "pod-automation",
+                    # Compiling pays for analytical queries; here it is all cost.
+                    "jit": "off",
+                },
+            )
+        # Also what a call may wait for a free connection.
+        return cls(pool, command_timeout_s)
+
+    async def close(self) -> None:
+        """Close all connections, within a bounded time."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._pool.close()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            self._pool.terminate()
+
+    async def ping(self) -> None:
+        """One real request. Raises `StoreUnavailableError`."""
+        await self._one("ping")
+
+    async def watermark(self, topic: str, shard: int) -> int:
+        """See `Record.watermark`."""
+        row = await self._one("watermark", topic, shard)
+        return -1 if row is None else int(row["last_offset"])
+
+    async def plans(self, post_ids: Sequence[str]) -> Mapping[str, PostPlan]:
+        """See `Record.plans`.
+
+        A row that an upstream system inserted counts twice in `activity_ids`: under its own id and
+        under the one that the planner would give it.
+        """
+        return {row["post_id"]: _post_plan(row) for row in await self._all("plans", post_ids)}
+
+    async def apply_plan(
+        self,
+        topic: str,
+        shard: int,
+        expected: int,
+        upto: int,
+        activities: Sequence[PlannedActivity],
+    ) -> frozenset[str] | None:
+        """See `Record.apply_plan`."""
+        arguments = (
+            *(topic, shard, expected, upto),
+            [each.activity_id for each in activities],
+            [each.pod_id for each in activities],
+            [each.post_id for each in activities],
+            [each.member_id for each in activities],
+            [each.engagement_type for each in activities],
+            [each.scheduled_for_ms for each in activities],
+            [each.source_offset for each in activities],
+        )
+        try:
+            row = await self._one("apply_plan", *arguments)
+        except DataRefusedError as error:
+            if not isinstance(error.__cause__, asyncpg.UniqueViolationError):
+                raise
+            row = await self._one("apply_plan_around", *arguments)
+            return frozenset(row["there"]) if row and row["moved"] else None
+        return frozenset() if row and row["moved"] else None
+
+    async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
+        """See `Record.unfired_between`. In the order of their offsets."""
+        rows = await self._all("unfired_between", shard, after, upto, UNFIRED)
+        return [Timer(*row) for row in rows]
+
+    async def project(
+        self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]
+    ) -> bool:
+        """See `Record.project`. Ids that nobody has heard of are passed over."""
+        latest = [each for each in latest_dispatched(changes) if _is_uuid(each.activity_id)]
+        row = await self._one(
+            "project_dispatched",
+            *(topic, shard, expected, upto),
+            [each.activity_id for each in latest],
+            [each.attempt for each in latest],
+            [each.at_ms for each in latest],
+            BEFORE_DISPATCHED,
+        )
+        return bool(row and row["moved"])
+
+    @asynccontextmanager
+    async def snapshot(self, shard: int) -> AsyncIterator[PostgresSnapshot]:
+        """See `Record.snapshot`. Holds a connection, and vacuum back, until it is left."""
+        with translated():
+            connection = await self._pool.acquire(timeout=self._timeout_s)
+        snapshot = PostgresSnapshot(connection, shard)
+        try:
+            await snapshot.begin()
+            yield snapshot
+        finally:
+            try:
+                await snapshot.end()
+            finally:
+                await self._pool.release(connection)
+
+    async def pod_stats(self, pod_id: str) -> ActivityCounts:
+        """The activities of one pod."""
+        rows = await self._all("pod_stats", pod_id)
+        return ActivityCounts.of((row["status"], row["activities"]) for row in rows)
+
+    async def overview(self) -> ActivityCounts:
+        """All activities. Reads the whole table: for people and dashboards, not for loops."""
+        rows = await self._all("overview")
+        return ActivityCounts.of((row["status"], row["activities"]) for row in rows)
+
+    async def _one(self, name: str, *arguments: Any) -> "asyncpg.Record | None":
+        with translated():
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                return await connection.fetchrow(query(name), *arguments)
+
+    async def _all(self, name: str, *arguments: Any) -> "list[asyncpg.Record]":
+        with translated():
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                return await connection.fetch(query(name), *arguments)
+
+
+async def _nothing_to_reset(_: object) -> None:
+    pass
+
+
+def _post_plan(row: "asyncpg.Record") -> PostPlan:
+    ids = row["ids"]
+    if row["own_pods"]:
+        own = zip(row["own_pods"], row["own_members"], row["own_types"], strict=True)
+        ids += [activity_id(pod, row["post_id"], member, kind) for pod, member, kind in own]
+    return PostPlan(frozenset(ids), tuple(row["like_times_ms"] or ()))
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

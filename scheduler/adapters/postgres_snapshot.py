@@ -1,0 +1,51 @@
+"""One shard of the record in PostgreSQL, as of one moment."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TypeAlias
+
+import asyncpg
+
+from scheduler.activity import UNFIRED
+from scheduler.adapters.postgres_errors import translated
+from scheduler.sql import query
+from scheduler.timer import Timer
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+
+class PostgresSnapshot:
+    """The `Snapshot` port, between `begin` and `end`: one repeatable-read transaction."""
+
+    watermarks: Mapping[str, int]
+
+    def __init__(self, connection: Connection, shard: int) -> None:
+        """`connection` must be left alone until `end`."""
+        self._connection = connection
+        self._shard = shard
+        self._transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+
+    async def begin(self) -> None:
+        """Begin the transaction; its first query, for the watermarks, fixes the moment."""
+        with translated():
+            await self._transaction.start()
+            rows = await self._connection.fetch(query("watermarks"), self._shard)
+        self.watermarks = {row["topic"]: row["last_offset"] for row in rows}
+
+    async def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
+        """See `Snapshot.unfired`. Only one chunk is in memory, here and on the server."""
+        with translated():
+            cursor = await self._connection.cursor(query("unfired"), self._shard, UNFIRED)
+        while True:
+            with translated():
+                rows = await cursor.fetch(chunk)
+            if rows:
+                yield [Timer(*row) for row in rows]
+            if len(rows) < chunk:
+                return
+
+    async def end(self) -> None:
+        """End the transaction. Never fails: nothing was written, and what was read is of use."""
+        try:
+            await self._transaction.rollback()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            self._connection.terminate()

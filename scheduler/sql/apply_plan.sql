@@ -1,0 +1,17 @@
+-- Insert new activities as `scheduled` and move the watermark, both or neither.
+--   $1 topic text, $2 partition int, $3 expected bigint, $4 upto bigint,
+--   parallel arrays: $5 ids, $6 pods, $7 posts, $8 members, $9 types, $10 due (ms), $11 offsets
+-- One row: `moved`. Fails with a unique violation when any of them is there already; then
+-- apply_plan_around.sql does what this one could not. Mostly none is, since the planner has looked,
+-- and an insert that need not expect conflicts costs a quarter less.
+with
+--@include move_watermark.sql
+    ,
+    inserted as (
+        insert into pod_activities (
+            id, pod_id, post_id, member_id, engagement_type, status, scheduled_for,
+            source_partition, source_offset
+        )
+--@include planned_rows.sql
+    )
+select exists (select from moved) as moved

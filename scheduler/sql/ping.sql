@@ -1,0 +1,2 @@
+-- One real request.
+select 1

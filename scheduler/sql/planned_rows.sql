@@ -1,0 +1,12 @@
+-- The rows of new activities, to be included after an `insert into pod_activities (...)`: none at
+-- all unless the watermark has `moved`. Parameters as in apply_plan.sql.
+        select
+            planned.id, planned.pod_id, planned.post_id, planned.member_id,
+            planned.engagement_type, 'scheduled',
+            -- Exact: microseconds are whole numbers in a double up to the year 2255.
+            timestamptz 'epoch' + planned.due_ms * interval '1 millisecond',
+            $2, planned.source_offset
+        from unnest(
+            $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[]
+        ) as planned (id, pod_id, post_id, member_id, engagement_type, due_ms, source_offset)
+        where exists (select from moved)

@@ -1,0 +1,19 @@
+-- What the posts $1 (text[]) already have, one row a post, none for a post without activities.
+-- `like_times_ms` are those that count for the cap. Rows that did not come from an event were
+-- inserted by an upstream system under ids of its own choice: `own_*` (parallel arrays) say what
+-- they are, so that the caller can derive the ids under which the planner knows them.
+-- Served by the natural key, in which post_id stands first.
+select
+    post_id,
+    array_agg(id::text) as ids,
+    array_agg((extract(epoch from scheduled_for) * 1000)::bigint order by scheduled_for) filter (
+        where engagement_type = 'like'
+            and status not in ('cancelled', 'expired')
+            and scheduled_for is not null
+    ) as like_times_ms,
+    array_agg(pod_id) filter (where source_partition is null) as own_pods,
+    array_agg(member_id) filter (where source_partition is null) as own_members,
+    array_agg(engagement_type) filter (where source_partition is null) as own_types
+from pod_activities
+where post_id = any($1::text[])
+group by post_id
