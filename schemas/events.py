@@ -24,7 +24,7 @@ Id = Annotated[
         min_length=1,
         max_length=MAX_ID_CHARS,
         pattern=_NO_CONTROLS,
-        description="Opaque id, 1 to 200 characters without control characters.",
+        description="An opaque id: 1 to 200 characters, none of them a control character.",
     ),
 ]
 EventId = Annotated[
@@ -33,15 +33,14 @@ EventId = Annotated[
         min_length=1,
         max_length=MAX_EVENT_ID_CHARS,
         pattern=_NO_CONTROLS,
-        description="Id of the event, the same in every copy of it; 1 to 256 characters without "
-        "control characters.",
+        description="The same in every copy of the event: 1 to 256 characters, none of them a "
+        "control character.",
     ),
 ]
 Instant = Annotated[
     datetime,
     Meta(tz=True, description="RFC 3339 with an offset, from 1970 to 2200; sent in UTC."),
 ]
-Attempt = Annotated[int, Meta(ge=1, le=255, description="Counts from 1.")]
 EngagementType = Literal["like", "comment"]
 Outcome = Literal["executed", "failed"]
 StatusName = Literal[
@@ -54,52 +53,78 @@ StatusName = Literal[
     "cancelled",
     "expired",
 ]
+Attempt = Annotated[
+    int, Meta(ge=1, le=255, description="Which try of the activity this is, from 1.")
+]
+
+# What the fields mean, for the generated documents. What we send ourselves is read as plain text:
+# a row that an upstream system inserted may have an id that we would not accept on the wire.
+_EVENT = Meta(description="The same in every copy of the event; derived from what it is about.")
+_ACTIVITY = Meta(
+    description="UUIDv5 of (pod, post, member, type), or the id of a row that an upstream system "
+    "inserted."
+)
+_POD = Meta(description="The pod: a group of members who support each other's posts.")
+_POST = Meta(description="The post; also the key of the record.")
+_MEMBER = Meta(description="The member who engages.")
+_TYPE = Meta(description="What the member does with the post.")
 
 
 class PostDetected(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A member has posted: plan the pod's support for it. Sent by the upstream system."""
 
     event_id: EventId
-    pod_id: Id
-    post_id: Id
-    member_ids: Annotated[tuple[Id, ...], Meta(max_length=MAX_MEMBERS)]
-    detected_at: Instant
-    author_id: Id | None = None
-    engagement_types: Annotated[tuple[EngagementType, ...], Meta(max_length=16)] = (
-        "like",
-        "comment",
-    )
-    post_url: Annotated[str, Meta(max_length=4096)] | None = None
+    pod_id: Annotated[Id, _POD]
+    post_id: Annotated[Id, _POST]
+    member_ids: Annotated[
+        tuple[Id, ...],
+        Meta(
+            max_length=MAX_MEMBERS,
+            description="Who is to engage, in this order; each counts once, the author never.",
+        ),
+    ]
+    detected_at: Annotated[Instant, Meta(description="When the post was seen: delays start here.")]
+    author_id: Annotated[Id | None, Meta(description="Who posted; never planned for.")] = None
+    engagement_types: Annotated[
+        tuple[EngagementType, ...],
+        Meta(max_length=16, description="What each member is to do."),
+    ] = ("like", "comment")
+    post_url: Annotated[
+        Annotated[str, Meta(max_length=4096)] | None,
+        Meta(description="Where the post is; carried for the reader, the engine does not use it."),
+    ] = None
 
 
 class ExecuteEngagement(Struct, frozen=True, kw_only=True):
     """An engagement is due: do it. Exactly once for a `read_committed` consumer."""
 
-    event_id: str
-    activity_id: str
-    pod_id: str
-    post_id: str
-    member_id: str
-    engagement_type: EngagementType
+    event_id: Annotated[str, _EVENT]
+    activity_id: Annotated[str, _ACTIVITY]
+    pod_id: Annotated[str, _POD]
+    post_id: Annotated[str, _POST]
+    member_id: Annotated[str, _MEMBER]
+    engagement_type: Annotated[EngagementType, _TYPE]
     attempt: Attempt
-    scheduled_for: Instant
-    dispatched_at: Instant
+    scheduled_for: Annotated[Instant, Meta(description="When it was due; never after it was sent.")]
+    dispatched_at: Annotated[Instant, Meta(description="When it was sent.")]
 
 
 class EngagementExecuted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of an engagement. Sent by executors."""
 
     event_id: EventId
-    activity_id: Id
-    pod_id: Id
-    post_id: Id
-    member_id: Id
-    engagement_type: EngagementType
+    activity_id: Annotated[Id, _ACTIVITY]
+    pod_id: Annotated[Id, _POD]
+    post_id: Annotated[Id, _POST]
+    member_id: Annotated[Id, _MEMBER]
+    engagement_type: Annotated[EngagementType, _TYPE]
     attempt: Attempt
-    outcome: Outcome
-    executed_at: Instant
-    error: str | None = None
-    retryable: bool = True
+    outcome: Annotated[Outcome, Meta(description="Whether it was done.")]
+    executed_at: Annotated[Instant, Meta(description="When it was done, or given up.")]
+    error: Annotated[str | None, Meta(description="What went wrong, for people.")] = None
+    retryable: Annotated[
+        bool, Meta(description="For a failure: whether another attempt may help.")
+    ] = True
 
 
 class EngagementStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -109,17 +134,19 @@ class EngagementStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     with an `event_id` that is the same for every copy.
     """
 
-    event_id: str
-    activity_id: str
-    pod_id: str
-    post_id: str
-    member_id: str
-    engagement_type: EngagementType
-    status: StatusName
+    event_id: Annotated[str, _EVENT]
+    activity_id: Annotated[str, _ACTIVITY]
+    pod_id: Annotated[str, _POD]
+    post_id: Annotated[str, _POST]
+    member_id: Annotated[str, _MEMBER]
+    engagement_type: Annotated[EngagementType, _TYPE]
+    status: Annotated[StatusName, Meta(description="The new status.")]
     attempt: Attempt
-    at: Instant
-    reason: str | None = None
-    scheduled_for: Instant | None = None
+    at: Annotated[Instant, Meta(description="When it changed.")]
+    reason: Annotated[str | None, Meta(description="Why, where that is not plain.")] = None
+    scheduled_for: Annotated[
+        Instant | None, Meta(description="When the engagement is due, or was.")
+    ] = None
 
 
 class WheelCursor(Struct, frozen=True, kw_only=True):
@@ -129,9 +156,9 @@ class WheelCursor(Struct, frozen=True, kw_only=True):
     claims of the same `seq` apart.
     """
 
-    seq: Annotated[int, Meta(ge=0)]
-    nonce: str
-    gen: str
+    seq: Annotated[int, Meta(ge=0, description="Counts the batches over all lives of the wheel.")]
+    nonce: Annotated[str, Meta(description="Tells two claims of the same `seq` apart.")]
+    gen: Annotated[str, Meta(description="Names the life of the wheel.")]
 
 
 Event = PostDetected | ExecuteEngagement | EngagementExecuted | EngagementStatus | WheelCursor

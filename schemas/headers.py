@@ -65,13 +65,13 @@ def event_headers(event_type: type[Event], event_id: str, at_ms: int) -> Headers
 def dead_letter_headers(
     original: Iterable[tuple[str, bytes]], topic: str, partition: int, offset: int, reason: str
 ) -> Headers:
-    """The headers of a dead letter: the `original` ones untouched, then where it came from and why.
+    """The headers of a dead letter: the `original` ones, then where it came from and why.
 
-    An original `ce_id` stays: the last one counts, and without the last five headers the record is
-    again what it was. A `reason` that is not Unicode is escaped.
+    Readers differ in which of two `ce_id` they take, so an original one becomes `original_ce_id`.
+    A `reason` that is not Unicode is escaped.
     """
     return [
-        *original,
+        *(("original_ce_id" if name == "ce_id" else name, value) for name, value in original),
         ("ce_id", dead_letter_id(topic, partition, offset).encode()),
         ("source_topic", topic.encode()),
         ("source_partition", b"%d" % partition),
