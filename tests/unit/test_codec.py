@@ -167,12 +167,10 @@ def test_every_field_without_a_default_is_required(event_type: type[Event]) -> N
 def test_a_reason_is_one_short_printable_line_that_still_says_where() -> None:
     wild = "\x1b[2J\r\n\N{RIGHT-TO-LEFT OVERRIDE}\N{PILE OF POO}" * 1000
 
-    with pytest.raises(InvalidEvent) as caught:
-        decode(PostDetected, orjson.dumps(POST | {"engagement_types": [wild]}))
+    reason = InvalidEvent(f"cannot be {wild} - at `$.here`").reason
 
-    reason = caught.value.reason
-    assert reason.startswith(r"Invalid enum value '\x1b[2J\r\n\u202e")
-    assert reason.endswith(" - at `$.engagement_types[0]`")
+    assert reason.startswith(r"cannot be \x1b[2J\r\n\u202e" + "\N{PILE OF POO}")
+    assert reason.endswith(" - at `$.here`")
     assert len(reason) == MAX_REASON_CHARS
     assert reason.isprintable()
 
