@@ -1,7 +1,6 @@
 """An input topic as the broker sees it, read beside Faust and never in its place."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
@@ -60,9 +59,7 @@ class SourceLog:
         """Close the connections, within a bounded time."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
-                    await consumer.stop()
+            await _stop(consumer)
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)
@@ -88,6 +85,17 @@ class SourceLog:
         try:
             await consumer.start()
         except BaseException:
-            await consumer.stop()
+            await _stop(consumer)
             raise
         return consumer
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    # In a task of its own: stop() awaits tasks that it has cancelled, and the CancelledError of
+    # one of them may come out of it (group_coordinator.py:180) and would end our caller.
+    stopping = asyncio.ensure_future(consumer.stop())
+    done, _ = await asyncio.wait([stopping], timeout=CLOSE_S)
+    if not done:
+        stopping.cancel()
+    elif not stopping.cancelled():
+        stopping.exception()

@@ -9,11 +9,13 @@ from pathlib import Path
 import structlog
 
 from scheduler.adapters.kafka_outbox import KafkaOutbox
+from scheduler.adapters.kafka_records import missing_codecs, read_foreign_headers
 from scheduler.adapters.kafka_topics import check_topics
 from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.apply import PostDetectedApplier
 from scheduler.errors import EngineError, TransientError
+from scheduler.migrations import check_schema
 from scheduler.patience import Patience
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.settings import Settings
@@ -192,9 +194,17 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
     to do. Stores that are away are waited for.
     """
     check_faust()
+    read_foreign_headers()
+    if missing := missing_codecs():
+        log.warning(
+            "records compressed with these cannot be read, and would stop their partition:"
+            " install cramjam",
+            codecs=missing,
+        )
     async with AsyncExitStack() as stack:
         patience = Patience("worker")
         await patience.until_done(lambda: check_topics(settings))
+        await patience.until_done(lambda: check_schema(settings.postgres_dsn))
         record = await patience.until_done(lambda: PostgresRecord.connect(settings.postgres_dsn))
         stack.push_async_callback(record.close)
         wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
@@ -214,10 +224,11 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         boot = asyncio.create_task(stack.enter_async_context(worker(settings)), name="boot")
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait([boot, stopping], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if boot.done():
-            await boot.result().run(stop)
-        else:
-            boot.cancel()
-            await asyncio.gather(boot, return_exceptions=True)
+        try:
+            await asyncio.wait([boot, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if boot.done():
+                await boot.result().run(stop)
+        finally:
+            for task in (boot, stopping):
+                task.cancel()
+            await asyncio.gather(boot, stopping, return_exceptions=True)

@@ -1,0 +1,183 @@
+"""Workers as processes, on real Kafka, Redis and PostgreSQL, with a producer that is not ours."""
+
+import asyncio
+import itertools
+import random
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from scheduler.settings import Settings
+from streams.watchdog import EXIT_CRASHED
+from tests.integration.worker_bench import (
+    Bench,
+    bench,
+    broken_records,
+    event,
+    producing,
+    send_raw,
+    until,
+    workers,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+MEMBERS = [f"member-{number}" for number in range(5)]
+
+
+@pytest.fixture
+async def stores(settings: Settings) -> AsyncIterator[Bench]:
+    async with bench(settings) as made:
+        yield made
+
+
+@pytest.fixture
+async def producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    async with producing(settings) as made:
+        yield made
+
+
+async def publish(producer: AIOKafkaProducer, settings: Settings, numbers: range) -> int:
+    """Events with these numbers; returns how many activities they make."""
+    topic = settings.topics.post_detected
+    sent = [
+        await producer.send(topic, event(number, MEMBERS), key=b"post-%d" % number)
+        for number in numbers
+    ]
+    await asyncio.gather(*sent)
+    return len(numbers) * len(MEMBERS) * 2
+
+
+async def test_events_become_rows_timers_and_statuses(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    async with workers(environment) as (worker,):
+        activities = await publish(producer, settings, range(300))
+        await stores.applied(await stores.ends(settings.topics.post_detected))
+        await stores.verify(activities)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+    assert max((await stores.statuses()).values()) == 1
+
+
+async def test_broken_records_are_buried_and_hold_up_nobody(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    topic = settings.topics.post_detected
+    rng = random.Random(1)
+    buried: dict[str, tuple[object, object]] = {}
+    activities = 0
+    numbers = itertools.count()
+    for broken in broken_records():
+        number = next(numbers)
+        await producer.send(topic, event(number, MEMBERS), key=b"post-%d" % number)
+        activities += len(MEMBERS) * 2
+        partition = rng.randrange(settings.partitions)
+        offset = await send_raw(producer, topic, partition, broken)
+        buried[f"{topic}/{partition}/{offset}"] = broken[:2]
+    # Doubles of an event, and good ones with a strange key or strange headers.
+    await producer.send_and_wait(topic, event(0, MEMBERS), key=b"post-0")
+    for key in (None, b"\xff", b"k" * 5000):
+        odd = (key, event(next(numbers), MEMBERS), [("ce_id", b"\xff"), ("", b""), ("n", None)])
+        await send_raw(producer, topic, 2, odd)
+        activities += len(MEMBERS) * 2
+    async with workers(environment) as (worker,):
+        await stores.applied(await stores.ends(topic))
+        await stores.verify(activities)
+        letters = await stores.read(settings.topics.dead_letter)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+    found = {}
+    for letter in letters:
+        named = [value.decode() for name, value in letter.headers if name == "ce_id"]
+        assert len(named) == 1
+        found[named[0]] = (letter.key, letter.value)
+        last = dict(letter.headers)
+        assert last["source_topic"].decode() == topic
+        assert named[0] == f"{topic}/{letter.partition}/{last['source_offset'].decode()}"
+        assert last["source_partition"].decode() == str(letter.partition)
+        assert last["reason"]
+    assert found == buried
+    assert len(letters) == len(buried)
+
+
+async def test_kills_in_mid_run_lose_and_double_nothing(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    environment = environment | {"POD_AUTOMATION_SESSION_TIMEOUT_MS": "1500"}
+    rng = random.Random(2)
+    activities = 0
+    async with workers(environment, count=2) as processes:
+        for turn in range(5):
+            activities += await publish(producer, settings, range(turn * 200, turn * 200 + 200))
+            wanted = rng.randrange(activities)
+
+            async def got_on(wanted: int = wanted) -> bool:
+                return await stores.rows() >= wanted
+
+            await until(got_on, f"{wanted} rows", every_s=0.005)
+            victim = processes[turn % 2]
+            await victim.kill()
+            await victim.start()
+        await stores.applied(await stores.ends(settings.topics.post_detected))
+        await stores.verify(activities)
+        for process in processes:
+            process.signal(signal.SIGTERM)
+        assert [await process.ended() for process in processes] == [0, 0]
+
+
+async def test_workers_that_come_and_go_share_the_partitions(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    activities = 0
+    async with workers(environment) as (first,):
+        activities += await publish(producer, settings, range(200))
+        async with workers(environment, count=2) as others:
+            await stores.members(3)
+            activities += await publish(producer, settings, range(200, 600))
+            for other in others:
+                other.signal(signal.SIGTERM)
+            activities += await publish(producer, settings, range(600, 800))
+            assert [await other.ended() for other in others] == [0, 0]
+        await stores.applied(await stores.ends(settings.topics.post_detected))
+        await stores.verify(activities)
+        first.signal(signal.SIGTERM)
+        assert await first.ended() == 0
+
+
+async def test_a_wheel_that_lost_its_last_adds_gets_them_back_while_idle(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    async with workers(environment):
+        activities = await publish(producer, settings, range(50))
+        ends = await stores.ends(settings.topics.post_detected)
+        await stores.applied(ends)
+        await stores.open_wheels()  # empty, with no watermarks
+        await stores.applied(ends)
+        await stores.verify(activities)
+
+
+async def test_a_very_large_event_passes(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    members = [f"member-{number}" for number in range(10_000)]
+    topic = settings.topics.post_detected
+    await producer.send_and_wait(topic, event(0, members), key=b"post-0")
+    async with workers(environment):
+        await stores.applied(await stores.ends(topic))
+        await stores.verify(20_000)
+
+
+async def test_a_recreated_topic_is_refused(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    # What is left of a topic that had a thousand records.
+    await stores.record.apply_plan(settings.topics.post_detected, 1, -1, 1000, [])
+    async with workers(environment) as (worker,):
+        assert await worker.ended() == EXIT_CRASHED
+
+
+async def test_without_topics_a_worker_says_what_to_do(environment: dict[str, str]) -> None:
+    async with workers(environment) as (worker,):
+        assert await worker.ended() not in (0, EXIT_CRASHED)
