@@ -17,7 +17,7 @@ from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.dispatch import ShardDispatcher
 from scheduler.dispatcher import Dispatcher
-from scheduler.project import Projector
+from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
 from scheduler.settings import Settings
 
@@ -49,29 +49,29 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
         rebuild = Rebuild(
             wheel,
             record,
-            statuses,
-            status_topic=topics.engagement_status,
             input_topics=[topics.post_detected],
             token=token,
         )
 
-        def open_shard(shard: int) -> tuple[ShardDispatcher, KafkaShardLog]:
-            shard_log = KafkaShardLog(
-                settings.kafka_bootstrap,
-                topics,
+        def open_shard(shard: int) -> ShardDispatcher:
+            return ShardDispatcher(
                 shard,
-                f"{settings.topic_prefix}dispatcher-{shard}",
+                wheel,
+                KafkaShardLog(
+                    settings.kafka_bootstrap,
+                    topics,
+                    shard,
+                    f"{settings.topic_prefix}dispatcher-{shard}",
+                ),
+                Projection(shard, topics.engagement_status, record, statuses),
+                rebuild,
+                token=token,
+                limit=settings.dispatch_batch,
             )
-            owner = ShardDispatcher(
-                shard, wheel, shard_log, rebuild, token=token, limit=settings.dispatch_batch
-            )
-            return owner, shard_log
 
         yield Dispatcher(
             group,
             wheel,
-            statuses,
-            lambda: Projector(topics.engagement_status, record),
             open_shard,
             partitions=settings.partitions,
             fenced_wait_s=settings.session_timeout_ms / 1000,
@@ -82,6 +82,31 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
     """Fire timers until `stop` is set; stores may be away at the start as at any other time."""
     async with dispatcher(settings) as running:
         await running.run(stop)
+
+
+async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
+    """Apply inputs until `stop` is set; stores may be away at the start as at any other time."""
+    # Here, so that a process that only fires timers carries no Faust.
+    from streams.worker import run_worker as run
+
+    await run(settings, stop)
+
+
+async def run_both(settings: Settings, stop: asyncio.Event) -> None:
+    """Worker and dispatcher in one event loop, until `stop` is set. A bug in one ends both."""
+    tasks = [
+        asyncio.create_task(run_worker(settings, stop), name="worker"),
+        asyncio.create_task(run_dispatcher(settings, stop), name="dispatcher"),
+    ]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def serve(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

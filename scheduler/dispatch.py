@@ -10,29 +10,33 @@ from dataclasses import dataclass
 
 from scheduler.errors import FencedError
 from scheduler.ports import ShardLog, Wheel
+from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
 from schemas.events import WheelCursor
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn did: timers fired, and how long nothing will be due (None: wheel is empty)."""
+    """What one turn did: timers fired, and how long nothing will be due (None: wheel is empty).
+
+    `lateness_ms` is how late the earliest timer of the batch was, by the wheel's clock.
+    """
 
     fired: int
     idle_ms: int | None
     lateness_ms: int = 0
-    """How late the earliest timer of the batch was, by the wheel's clock."""
 
 
 class ShardDispatcher:
-    """The owner of one shard. `take` once, then `run_once` again and again; after any error this
-    object is spent."""
+    """The owner of one shard: `take` once, then `run_once` again and again, with `project` beside
+    it. After any error the object is spent: `close` it, and make another."""
 
     def __init__(
         self,
         shard: int,
         wheel: Wheel,
         shard_log: ShardLog,
+        projection: Projection,
         rebuild: Rebuild,
         *,
         token: Callable[[], str],
@@ -42,6 +46,7 @@ class ShardDispatcher:
         self._shard = shard
         self._wheel = wheel
         self._log = shard_log
+        self._projection = projection
         self._rebuild = rebuild
         self._token = token
         self._limit = limit
@@ -61,7 +66,9 @@ class ShardDispatcher:
         await self._log.fence()
         cursor = await self._log.cursor()
         if rebuild or cursor is None or state.gen != cursor.gen:
-            cursor = await self._rebuild.run(self._shard, self._epoch, self._log, cursor)
+            cursor = await self._rebuild.run(
+                self._shard, self._epoch, self._log, self._projection, cursor
+            )
         self._done = cursor
 
     async def run_once(self) -> Turn:
@@ -72,7 +79,7 @@ class ShardDispatcher:
         """
         done = self._done
         if done is None:
-            raise FencedError(self._shard, "it was never taken")
+            raise FencedError(self._shard, "it is not taken")
         claim = await self._wheel.claim(
             self._shard,
             self._epoch,
@@ -84,13 +91,26 @@ class ShardDispatcher:
         timers = claim.timers
         if timers:
             cursor = WheelCursor(seq=claim.seq, nonce=claim.nonce, gen=done.gen)
-            # Spent unless the commit is known to have happened.
+            # Spent, unless the commit is known to have happened.
             self._done = None
-            await self._log.commit(timers, claim.now_ms, cursor)
+            upto = await self._log.commit(timers, claim.now_ms, cursor)
             self._done = cursor
+            self._projection.committed(upto, timers, claim.now_ms)
         due_ms = claim.next_due_ms
         return Turn(
             fired=len(timers),
             idle_ms=None if due_ms is None else max(0, due_ms - claim.now_ms),
             lateness_ms=claim.now_ms - timers[0].due_ms if timers else 0,
         )
+
+    async def project(self) -> None:
+        """Keep the record up with what fires, for ever."""
+        await self._projection.run(self._log.status_end)
+
+    async def flush(self) -> None:
+        """Wait until the record knows of all that was fired. Unbounded: give it a time limit."""
+        await self._projection.flush()
+
+    async def close(self) -> None:
+        """Throw the producer away. What was not committed will be claimed again."""
+        await self._log.close()

@@ -1,41 +1,32 @@
-"""The dispatcher process: keeps the shards that the group gives it, and projects their statuses.
+"""The dispatcher process: keeps the shards that the group gives it.
 
 Each shard is a task of its own, so that a stalled one never blocks another; a rebalance leaves
 alone the shards that stay.
 """
 
 import asyncio
-import random
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
+from scheduler.backoff import Backoff
 from scheduler.dispatch import ShardDispatcher, Turn
 from scheduler.errors import FencedError, TransientError, WheelLostError
-from scheduler.ports import ShardGroup, ShardLog, StatusLog, Wheel
-from scheduler.project import Projector
+from scheduler.ports import ShardGroup, Wheel
 
 log = structlog.get_logger(__name__)
 
 IDLE_MS = 1000
 """Longest sleep of an idle shard: bounds what a lost wake-up or a lost wheel can cost."""
 
-BACKOFF_FIRST_S = 0.1
-BACKOFF_LAST_S = 2.0
-"""Waits between tries while a store is away; with less than 0.1 s, aiokafka connects 1,800 times
-a second to a broker that is down."""
+FLUSH_S = 1.0
+"""How long a shard that is given away may go on projecting; its next owner does the rest."""
 
 STOP_S = 3.0
 """How long an orderly stop waits for a shard's transaction before it is cut off (which is safe)."""
-
-
-class OpenShard(Protocol):
-    """Makes the parts of one ownership: they are used once and thrown away."""
-
-    def __call__(self, shard: int) -> tuple[ShardDispatcher, ShardLog]:
-        """A dispatcher for `shard` and the log it writes."""
 
 
 class Observer(Protocol):
@@ -63,19 +54,16 @@ class Dispatcher:
         self,
         group: ShardGroup,
         wheel: Wheel,
-        statuses: StatusLog,
-        projector: Callable[[], Projector],
-        open_shard: OpenShard,
+        open_shard: Callable[[int], ShardDispatcher],
         *,
         partitions: int,
         fenced_wait_s: float,
         observe: Observer = _ignore,
     ) -> None:
-        """`fenced_wait_s`: when to look whether a shard that another took is ours after all."""
+        """`open_shard` makes an owner, to be used once. `fenced_wait_s`: when to look whether a
+        shard that another took is ours after all."""
         self._group = group
         self._wheel = wheel
-        self._statuses = statuses
-        self._projector = projector
         self._open_shard = open_shard
         self._partitions = partitions
         self._fenced_wait_s = fenced_wait_s
@@ -91,7 +79,6 @@ class Dispatcher:
         loops = [
             asyncio.create_task(self._follow_group(), name="group"),
             asyncio.create_task(self._listen(), name="wakes"),
-            asyncio.create_task(self._project(), name="projector"),
         ]
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
@@ -152,15 +139,12 @@ class Dispatcher:
         backoff = Backoff()
         lost = False
         while not kept.leaving:
-            dispatcher, shard_log = self._open_shard(shard)
+            owner = self._open_shard(shard)
             try:
-                await dispatcher.take(rebuild=lost)
+                await owner.take(rebuild=lost)
                 lost = False
                 log.info("shard taken", shard=shard)
-                while not kept.leaving:
-                    turn = await self._turn(shard, kept, dispatcher)
-                    if turn.fired:
-                        backoff.reset()
+                await self._fire(shard, kept, owner, backoff)
             except FencedError as error:
                 # Quietly: the other owner is the rightful one, unless it was a zombie's last move.
                 # Then nobody else fires this shard, so look again once its session is over.
@@ -174,11 +158,30 @@ class Dispatcher:
                 log.warning("shard interrupted, taking it anew", shard=shard, error=str(error))
                 await self._rest(kept, backoff.next())
             finally:
-                await shard_log.close()
+                await owner.close()
 
-    async def _turn(self, shard: int, kept: _Kept, dispatcher: ShardDispatcher) -> Turn:
+    async def _fire(
+        self, shard: int, kept: _Kept, owner: ShardDispatcher, backoff: Backoff
+    ) -> None:
+        projecting = asyncio.create_task(owner.project(), name=f"project-{shard}")
+        try:
+            while not kept.leaving:
+                turn = await self._turn(shard, kept, owner)
+                if turn.fired:
+                    backoff.reset()
+                if projecting.done():
+                    # It never ends by itself: whatever this raises is a bug.
+                    projecting.result()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S):
+                    await owner.flush()
+        finally:
+            projecting.cancel()
+            await asyncio.gather(projecting, return_exceptions=True)
+
+    async def _turn(self, shard: int, kept: _Kept, owner: ShardDispatcher) -> Turn:
         kept.wake.clear()
-        turn = await dispatcher.run_once()
+        turn = await owner.run_once()
         if turn.fired:
             self._observe(shard, turn)
         else:
@@ -208,43 +211,3 @@ class Dispatcher:
                 # The shards report it themselves; without wake-ups they look every second.
                 pass
             await backoff.wait()
-
-    async def _project(self) -> None:
-        backoff = Backoff()
-        while True:
-            shards = self._group.assigned
-            if not shards:
-                await asyncio.sleep(0.1)
-                continue
-            projector = self._projector()
-            try:
-                offsets = await projector.begin(sorted(shards))
-                async with self._statuses.reader(offsets) as reader:
-                    while self._group.assigned == shards:
-                        if await projector.run_once(reader):
-                            backoff.reset()
-            except TransientError as error:
-                log.warning("projection interrupted", error=str(error))
-                await backoff.wait()
-
-
-class Backoff:
-    """Growing waits with jitter, from `BACKOFF_FIRST_S` to `BACKOFF_LAST_S`."""
-
-    def __init__(self) -> None:
-        self._seconds = BACKOFF_FIRST_S
-
-    def reset(self) -> None:
-        """It works again."""
-        self._seconds = BACKOFF_FIRST_S
-
-    def next(self) -> float:
-        """How long to wait now, in seconds."""
-        seconds = self._seconds
-        self._seconds = min(seconds * 2, BACKOFF_LAST_S)
-        # Jitter keeps many shards from knocking at the same moment; nothing secret about it.
-        return seconds * random.uniform(0.5, 1.0)  # noqa: S311
-
-    async def wait(self) -> None:
-        """Wait that long."""
-        await asyncio.sleep(self.next())

@@ -197,9 +197,10 @@ class ShardLog(Protocol):
     async def status_end(self) -> int:
         """The offset behind the last record of the shard's `engagement-status` partition."""
 
-    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> None:
+    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> int:
         """Publish in one transaction: for each timer `execute-engagement` and `dispatched`, and
-        the cursor. Returns once Kafka has committed all of it.
+        the cursor. Returns once Kafka has committed all of it, with the offset of the last status
+        record (-1 without timers).
 
         Raises `FencedError`, and `StoreUnavailableError` when the outcome is unknown.
         """
@@ -220,23 +221,23 @@ class StatusPage(Struct, frozen=True):
 
 
 class StatusReader(Protocol):
-    """Reads committed records of `engagement-status`."""
+    """Reads committed records of one partition of `engagement-status`."""
 
-    def seek(self, shard: int, offset: int) -> None:
-        """Read `shard` from `offset` on."""
+    def seek(self, offset: int) -> None:
+        """Read from `offset` on."""
 
-    async def pages(self, wait_ms: int) -> Sequence[StatusPage]:
-        """What has come, at most one page a shard; empty after `wait_ms` without any."""
+    async def page(self, wait_ms: int) -> StatusPage | None:
+        """What has come; None after `wait_ms` without anything."""
 
-    async def position(self, shard: int) -> int:
+    async def position(self) -> int:
         """The offset that will be read next."""
 
 
 class StatusLog(Protocol):
     """Opens readers of `engagement-status`."""
 
-    def reader(self, offsets: Mapping[int, int]) -> AbstractAsyncContextManager[StatusReader]:
-        """A reader of these shards, each from its offset on."""
+    def reader(self, shard: int, offset: int) -> AbstractAsyncContextManager[StatusReader]:
+        """A reader of `shard`, from `offset` on."""
 
 
 class ShardGroup(Protocol):

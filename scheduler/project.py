@@ -1,79 +1,175 @@
-"""Projecting `engagement-status` on the record: what was dispatched becomes visible in PostgreSQL.
+"""Projecting `dispatched` on the record: what has fired becomes visible in PostgreSQL.
 
-The offset moves in the same statement as the rows, by compare-and-swap, so that any number of
-projectors (a zombie, a takeover, a rebuild that drains) may work on one shard at once.
+The owner of a shard is the only one who writes `dispatched` into the shard's partition of
+`engagement-status`, so it projects its own commits as they happen, without reading them back. What
+earlier owners committed, and what did not fit into memory while PostgreSQL was away, it reads from
+Kafka. The offset moves in the same statement as the rows, by compare-and-swap, and a change that is
+projected twice changes nothing: any number of projectors (a zombie, a takeover, a rebuild) may work
+on one shard at once.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
+from msgspec import DecodeError, Struct
+from msgspec.json import Decoder
 
 from scheduler.activity import Status, StatusChange
-from scheduler.ports import Record, StatusLog, StatusPage, StatusReader
-from schemas.codec import InvalidEvent, decode
-from schemas.events import EngagementStatus
+from scheduler.backoff import Backoff
+from scheduler.errors import TransientError
+from scheduler.ports import Record, StatusLog, StatusPage
+from scheduler.timer import Timer
+from schemas.events import Instant, StatusName
 from schemas.times import millis
 
 log = structlog.get_logger(__name__)
 
 POLL_MS = 1000
 
+STATEMENT_CHANGES = 10_000
+"""Changes of one statement, about: bounds how long it holds its row locks."""
 
-class Projector:
-    """Projects the shards it is given; one object serves one set of shards."""
+KEPT_CHANGES = 100_000
+"""Commits kept in memory while PostgreSQL is behind; beyond, they are read back from Kafka."""
 
-    def __init__(self, topic: str, record: Record) -> None:
+
+class _Commit(Struct, frozen=True):
+    upto: int
+    timers: Sequence[Timer]
+    at_ms: int
+
+
+class Projection:
+    """Projects one shard for its owner."""
+
+    def __init__(self, shard: int, topic: str, record: Record, statuses: StatusLog) -> None:
         """`topic` is the name of `engagement-status` on the cluster."""
+        self._shard = shard
         self._topic = topic
         self._record = record
-        self._at: dict[int, int] = {}
+        self._statuses = statuses
+        self._commits: deque[_Commit] = deque()
+        self._kept = 0
+        self._behind = True
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
 
-    async def begin(self, shards: Sequence[int]) -> Mapping[int, int]:
-        """Where to read each shard from. Reads the watermarks anew."""
-        self._at = {shard: await self._record.watermark(self._topic, shard) for shard in shards}
-        return {shard: at + 1 for shard, at in self._at.items()}
+    def committed(self, upto: int, timers: Sequence[Timer], at_ms: int) -> None:
+        """Take note of a commit whose last status record has offset `upto`."""
+        self._idle.clear()
+        if self._kept + len(timers) > KEPT_CHANGES:
+            self._commits.clear()
+            self._kept = 0
+            self._behind = True
+        else:
+            self._commits.append(_Commit(upto, timers, at_ms))
+            self._kept += len(timers)
+        self._work.set()
 
-    async def run_once(self, reader: StatusReader, wait_ms: int = POLL_MS) -> int:
-        """Project what has come. Returns the number of status changes applied or skipped."""
-        seen = 0
-        for page in await reader.pages(wait_ms):
-            changes = list(_changes(page, self._topic))
-            moved = await self._record.project(
-                self._topic, page.shard, self._at[page.shard], page.upto, changes
-            )
-            if moved:
-                self._at[page.shard] = page.upto
-                seen += len(page.values)
-            else:
-                # Somebody else has projected part of this page: go on from where that one is.
-                at = await self._record.watermark(self._topic, page.shard)
-                self._at[page.shard] = at
-                reader.seek(page.shard, at + 1)
-        return seen
+    async def run(self, end: Callable[[], Awaitable[int]]) -> None:
+        """Project for ever. `end` tells the offset behind the last record, all committed."""
+        backoff = Backoff()
+        while True:
+            try:
+                if self._behind:
+                    # Cleared first: whatever is committed from here on is either before the end
+                    # that is asked for next, or kept in memory; both do no harm.
+                    self._behind = False
+                    try:
+                        await self.drain(await end())
+                    except BaseException:
+                        self._behind = True
+                        raise
+                await self.run_once()
+                backoff.reset()
+            except TransientError as error:
+                log.warning("projection waits", shard=self._shard, error=str(error))
+                await backoff.wait()
+            if self._behind:
+                continue
+            if not self._commits:
+                self._idle.set()
+                self._work.clear()
+                await self._work.wait()
 
-    async def drain(self, statuses: StatusLog, shard: int, end: int) -> None:
-        """Return once everything before offset `end` of the shard has been projected."""
-        offsets = await self.begin([shard])
-        if offsets[shard] >= end:
+    async def run_once(self) -> int:
+        """Project the commits noted so far, up to a bound. Returns the number of changes."""
+        taken: list[_Commit] = []
+        count = 0
+        for commit in self._commits:
+            if taken and count + len(commit.timers) > STATEMENT_CHANGES:
+                break
+            taken.append(commit)
+            count += len(commit.timers)
+        if not taken:
+            return 0
+        changes = [
+            StatusChange(timer.activity_id, Status.DISPATCHED, timer.attempt, commit.at_ms)
+            for commit in taken
+            for timer in commit.timers
+        ]
+        upto = taken[-1].upto
+        expected = await self._record.watermark(self._topic, self._shard)
+        while not await self._record.project(
+            self._topic, self._shard, expected, max(upto, expected), changes
+        ):
+            expected = await self._record.watermark(self._topic, self._shard)
+        # Overtaken by an overflow meanwhile? Then there is nothing left to remove.
+        for commit in taken:
+            if self._commits and self._commits[0] is commit:
+                self._commits.popleft()
+                self._kept -= len(commit.timers)
+        return count
+
+    async def flush(self) -> None:
+        """Return once all that was noted is projected. Unbounded: give it a time limit."""
+        await self._idle.wait()
+
+    async def drain(self, end: int) -> None:
+        """Read from Kafka and project all that was committed before offset `end`."""
+        at = await self._record.watermark(self._topic, self._shard)
+        if at + 1 >= end:
             return
-        async with statuses.reader(offsets) as reader:
-            while await reader.position(shard) < end:
-                await self.run_once(reader)
+        async with self._statuses.reader(self._shard, at + 1) as reader:
+            while await reader.position() < end:
+                page = await reader.page(POLL_MS)
+                if page is None:
+                    continue
+                moved = await self._record.project(
+                    self._topic, self._shard, at, page.upto, _dispatched(page)
+                )
+                if moved:
+                    at = page.upto
+                else:
+                    # Somebody else has projected part of this page: go on from there.
+                    at = await self._record.watermark(self._topic, self._shard)
+                    reader.seek(at + 1)
 
 
-def _changes(page: StatusPage, topic: str) -> list[StatusChange]:
+class _Seen(Struct):
+    activity_id: str
+    status: StatusName
+    attempt: int
+    at: Instant
+
+
+# The engine's own records, read by the hundred thousand: checked no more than is used of them.
+_decoder = Decoder(_Seen)
+
+
+def _dispatched(page: StatusPage) -> list[StatusChange]:
     changes = []
     for value in page.values:
         try:
-            event = decode(EngagementStatus, value)
-        except InvalidEvent as error:
+            seen = _decoder.decode(value or b"")
+        except DecodeError as error:
             # Only the engine writes this topic; what else is found there changes nothing.
-            log.warning("not a status event", topic=topic, shard=page.shard, reason=error.reason)
+            log.warning("not a status event", shard=page.shard, reason=str(error))
             continue
-        if event.status != "scheduled":
+        if seen.status == "dispatched":
             changes.append(
-                StatusChange(
-                    event.activity_id, Status(event.status), event.attempt, millis(event.at)
-                )
+                StatusChange(seen.activity_id, Status.DISPATCHED, seen.attempt, millis(seen.at))
             )
     return changes

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection
 
 import structlog
 
-from scheduler.ports import Record, ShardLog, StatusLog, Wheel
-from scheduler.project import Projector
+from scheduler.ports import Record, ShardLog, Wheel
+from scheduler.project import Projection
 from schemas.events import WheelCursor
 
 log = structlog.get_logger(__name__)
@@ -29,22 +29,23 @@ class Rebuild:
         self,
         wheel: Wheel,
         record: Record,
-        statuses: StatusLog,
         *,
-        status_topic: str,
         input_topics: Collection[str],
         token: Callable[[], str],
     ) -> None:
         """`input_topics` are those whose watermarks the wheel keeps."""
         self._wheel = wheel
         self._record = record
-        self._statuses = statuses
-        self._status_topic = status_topic
         self._input_topics = frozenset(input_topics)
         self._token = token
 
     async def run(
-        self, shard: int, epoch: str, shard_log: ShardLog, cursor: WheelCursor | None
+        self,
+        shard: int,
+        epoch: str,
+        shard_log: ShardLog,
+        projection: Projection,
+        cursor: WheelCursor | None,
     ) -> WheelCursor:
         """Rebuild `shard` for the owner of `epoch`, whose `shard_log` is fenced.
 
@@ -53,8 +54,7 @@ class Rebuild:
         """
         began = time.monotonic()
         log.warning("rebuilding the wheel", shard=shard, new=cursor is None)
-        end = await shard_log.status_end()
-        await Projector(self._status_topic, self._record).drain(self._statuses, shard, end)
+        await projection.drain(await shard_log.status_end())
 
         loaded = 0
         async with self._record.snapshot(shard) as snapshot:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import RecordMetadata
 
 from scheduler.adapters.kafka.consumer import reading
 from scheduler.adapters.kafka.errors import translated
@@ -92,7 +93,7 @@ class KafkaShardLog:
             async with asyncio.timeout(CALL_S):
                 return (await self._range(partition))[1]
 
-    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> None:
+    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> int:
         """See `ShardLog.commit`."""
         producer = self._producer
         if producer is None:
@@ -121,6 +122,7 @@ class KafkaShardLog:
                 await asyncio.gather(*executes.sent, *statuses.sent, moved)
                 await producer.commit_transaction()
                 await producer.begin_transaction()
+                return await statuses.last_offset()
 
     async def close(self) -> None:
         """See `ShardLog.close`."""
@@ -147,7 +149,8 @@ class _Batches:
         self._topic = topic
         self._partition = partition
         self._batch: BatchBuilder | None = None
-        self.sent: list[asyncio.Future[object]] = []
+        self._last_count = 0
+        self.sent: list[asyncio.Future[RecordMetadata]] = []
 
     async def append(self, key: bytes, value: bytes, headers: Headers) -> None:
         if self._batch is None:
@@ -160,10 +163,17 @@ class _Batches:
     async def send(self) -> None:
         if self._batch is not None:
             self._batch.close()
+            self._last_count = self._batch.record_count()
             self.sent.append(
                 await self._producer.send_batch(self._batch, self._topic, partition=self._partition)
             )
             self._batch = None
+
+    async def last_offset(self) -> int:
+        """The offset of the last record sent, -1 when none was; only once all are delivered."""
+        if not self.sent:
+            return -1
+        return int((await self.sent[-1]).offset) + self._last_count - 1
 
 
 def _execute(timer: Timer, at_ms: int) -> tuple[bytes, Headers]:

@@ -1,6 +1,6 @@
-"""Readers of `engagement-status`, for the projector."""
+"""Readers of `engagement-status`, for the projection."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -10,7 +10,7 @@ from scheduler.adapters.kafka.errors import translated
 from scheduler.ports import StatusPage, StatusReader
 
 PAGE_RECORDS = 10_000
-"""Records of one turn over all shards, at most: what a projection holds in memory."""
+"""Records of one page, at most: what a projection holds in memory."""
 
 
 class KafkaStatusLog:
@@ -22,38 +22,34 @@ class KafkaStatusLog:
         self._topic = topic
 
     @asynccontextmanager
-    async def reader(self, offsets: Mapping[int, int]) -> AsyncIterator[StatusReader]:
+    async def reader(self, shard: int, offset: int) -> AsyncIterator[StatusReader]:
         """See `StatusLog.reader`. Raises `StoreUnavailableError`."""
-        partitions = [TopicPartition(self._topic, shard) for shard in offsets]
+        partition = TopicPartition(self._topic, shard)
         with translated():
-            async with reading(self._bootstrap, partitions) as consumer:
-                reader = _Reader(consumer, self._topic)
-                for shard, offset in offsets.items():
-                    reader.seek(shard, offset)
+            async with reading(self._bootstrap, [partition]) as consumer:
+                reader = _Reader(consumer, partition)
+                reader.seek(offset)
                 yield reader
 
 
 class _Reader:
-    def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> None:
         self._consumer = consumer
-        self._topic = topic
+        self._partition = partition
 
-    def seek(self, shard: int, offset: int) -> None:
-        self._consumer.seek(TopicPartition(self._topic, shard), offset)
+    def seek(self, offset: int) -> None:
+        self._consumer.seek(self._partition, offset)
 
-    async def pages(self, wait_ms: int) -> Sequence[StatusPage]:
+    async def page(self, wait_ms: int) -> StatusPage | None:
         with translated():
             found = await self._consumer.getmany(timeout_ms=wait_ms, max_records=PAGE_RECORDS)
-            return [
-                StatusPage(
-                    partition.partition,
-                    await self._consumer.position(partition) - 1,
-                    [record.value for record in records],
-                )
-                for partition, records in found.items()
-                if records
-            ]
+            records = found.get(self._partition)
+            if not records:
+                return None
+            # The position covers control and aborted records too, which are never seen.
+            upto = await self._consumer.position(self._partition) - 1
+            return StatusPage(self._partition.partition, upto, [record.value for record in records])
 
-    async def position(self, shard: int) -> int:
+    async def position(self) -> int:
         with translated():
-            return int(await self._consumer.position(TopicPartition(self._topic, shard)))
+            return int(await self._consumer.position(self._partition))
