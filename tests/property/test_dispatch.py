@@ -1,0 +1,290 @@
+"""The dispatcher's protocol under every interleaving and death that chance can find.
+
+Several owners of one shard run at once (a rightful one, zombies, those that come back), each dies
+at random points between or inside its steps; the wheel is lost, or goes back in time; rows come in
+meanwhile. However it goes: each activity fires exactly once, and never early.
+"""
+
+import asyncio
+import copy
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scheduler.activity import PlannedActivity, Status
+from scheduler.adapters.memory_log import MemoryPartition
+from scheduler.adapters.memory_record import MemoryRecord
+from scheduler.adapters.memory_wheel import MemoryWheel
+from scheduler.dispatch import ShardDispatcher
+from scheduler.errors import EngineError, TransientError, WheelLostError
+from scheduler.ports import Claim
+from scheduler.project import Projection
+from scheduler.rebuild import Rebuild
+from schemas.ids import activity_id
+
+SHARD, INPUT, STATUSES = 0, "post-detected", "engagement-status"
+ACTIVITIES = 60
+OWNERS = 3
+
+
+class Died(BaseException):
+    """A kill -9, at an await of the owner."""
+
+
+class World:
+    """One shard's stores, a clock, and chance."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.now_ms = 1_000_000
+        self.wheel = MemoryWheel(lambda: self.now_ms)
+        self.record = MemoryRecord()
+        self.kafka = MemoryPartition(SHARD)
+        self.deaths = 0
+        self.calm = False
+        self._tokens = count()
+        self.planned: list[PlannedActivity] = []
+
+    def token(self) -> str:
+        return f"token-{next(self._tokens)}"
+
+    async def pause(self) -> None:
+        """Others may run here, for a while; and the owner may die here."""
+        if self.calm:
+            return
+        for _ in range(self.rng.choice((0, 0, 1, 1, 2, 20))):
+            await asyncio.sleep(0)
+        if self.rng.random() < 0.02:
+            self.deaths += 1
+            raise Died
+
+    def owner(self) -> ShardDispatcher:
+        wheel: Any = Shaky(self.wheel, self.pause)
+        shard_log: Any = Shaky(self.kafka.open(), self.pause)
+        record: Any = Shaky(self.record, self.pause, without={"snapshot"})
+        projection = Projection(SHARD, STATUSES, record, self.kafka)
+        rebuild = Rebuild(wheel, record, input_topics=[INPUT], token=self.token)
+        return ShardDispatcher(
+            SHARD, wheel, shard_log, projection, rebuild, token=self.token, limit=7
+        )
+
+
+class Shaky:
+    """An adapter whose every call may take its time, and may be the last thing its owner does:
+    before it has happened, or just after."""
+
+    def __init__(
+        self,
+        behind: object,
+        pause: Callable[[], Awaitable[None]],
+        without: set[str] | frozenset[str] = frozenset(),
+    ) -> None:
+        self._behind = behind
+        self._pause = pause
+        self._without = without
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._behind, name)
+        if name in self._without:
+            return call
+
+        async def shaky(*args: Any, **kwargs: Any) -> Any:
+            await self._pause()
+            result = await call(*args, **kwargs)
+            await self._pause()
+            return result
+
+        return shaky
+
+
+async def owning(world: World, until: Callable[[], bool]) -> None:
+    """A process that owns the shard, dies, comes back, and does what the dispatcher does."""
+    lost = False
+    while not until():
+        owner = world.owner()
+        projecting = None
+        try:
+            await owner.take(rebuild=lost)
+            lost = False
+            projecting = asyncio.create_task(owner.project())
+            for _ in range(world.rng.randint(1, 30)):
+                await owner.run_once()
+                await asyncio.sleep(0)
+        except WheelLostError:
+            lost = True
+        except (EngineError, Died):
+            pass
+        finally:
+            if projecting is not None:
+                projecting.cancel()
+                await asyncio.gather(projecting, return_exceptions=True)
+        await asyncio.sleep(0)
+
+
+async def ingesting(world: World) -> None:
+    """What the worker does: the row first, then the timer, each with its watermark."""
+    offset = -1
+    while offset < ACTIVITIES - 1:
+        world.now_ms += world.rng.randint(0, 30)
+        ids = ("pod", "post", f"member-{offset + 1}", "like")
+        row = PlannedActivity(
+            activity_id(*ids),
+            "pod",
+            "post",
+            ids[2],
+            "like",
+            world.now_ms + world.rng.randint(-50, 300),
+            offset + 1,
+        )
+        assert await world.record.apply_plan(INPUT, SHARD, offset, offset + 1, [row]) == set()
+        world.planned.append(row)
+        offset += 1
+        if world.rng.random() < 0.8:
+            await catch_up(world)
+        for _ in range(world.rng.randint(0, 60)):
+            await asyncio.sleep(0)
+
+
+async def catch_up(world: World) -> None:
+    """Add to the wheel what the record has and the wheel's watermark does not cover."""
+    try:
+        at = await world.wheel.watermark(SHARD, INPUT)
+        upto = await world.record.watermark(INPUT, SHARD)
+        if at < upto:
+            timers = await world.record.unfired_between(SHARD, at, upto)
+            await asyncio.sleep(0)
+            await world.wheel.add(SHARD, INPUT, at, upto, timers)
+    except TransientError:
+        pass
+
+
+async def accidents(world: World, until: Callable[[], bool]) -> None:
+    """FLUSHALL now and then, and a Redis that comes back from an older state."""
+    older = copy.deepcopy(world.wheel._shards)
+    while not until():
+        await asyncio.sleep(0)
+        chance = world.rng.random()
+        if chance < 0.002:
+            world.wheel.lose()
+        elif chance < 0.010:
+            older = copy.deepcopy(world.wheel._shards)
+        elif chance < 0.015:
+            world.wheel._shards = copy.deepcopy(older)
+
+
+async def live(world: World) -> None:
+    ingest = asyncio.create_task(ingesting(world))
+    turbulence = [
+        *(asyncio.create_task(owning(world, ingest.done)) for _ in range(OWNERS)),
+        asyncio.create_task(accidents(world, ingest.done)),
+    ]
+    await asyncio.gather(ingest, *turbulence)
+    # Calm at last: one owner, nothing breaks, and the clock passes the last due time.
+    world.calm = True
+    world.now_ms += 10_000
+    rounds = iter(range(100))
+    await owning(world, lambda: len(world.kafka.fired) >= ACTIVITIES or next(rounds, 99) == 99)
+    await catch_up(world)
+    rounds = iter(range(3))
+    await owning(world, lambda: next(rounds, 9) == 9)
+
+
+def judge(world: World) -> None:
+    fired = Counter(each.timer.activity_id for each in world.kafka.fired)
+    planned = {row.activity_id: row for row in world.planned}
+    assert set(fired) == set(planned), "lost, or never planned"
+    assert not {each: times for each, times in fired.items() if times > 1}, "twice"
+    for each in world.kafka.fired:
+        assert each.timer.due_ms == planned[each.timer.activity_id].scheduled_for_ms
+        assert each.at_ms >= each.timer.due_ms, "early"
+
+
+@given(seed=st.integers(0, 2**32))
+@example(seed=1)
+@settings(max_examples=150, deadline=None)
+def test_each_activity_fires_exactly_once_and_never_early(seed: int) -> None:
+    world = World(seed)
+    asyncio.run(live(world))
+    judge(world)
+
+
+async def test_the_record_ends_up_knowing_all_that_fired() -> None:
+    world = World(3)
+    await live(world)
+    await Projection(SHARD, STATUSES, world.record, world.kafka).drain(
+        await world.kafka.open().status_end()
+    )
+    assert {row.status for row in world.record.rows.values()} == {Status.DISPATCHED}
+
+
+async def test_chance_really_kills_and_rebuilds() -> None:
+    world = World(2)
+    await live(world)
+    assert world.deaths > 5
+    assert len({cursor.gen for cursor in world.kafka.cursors}) > 2
+
+
+# The judge must be able to fail. Each of these breaks one step of the protocol on purpose.
+
+
+async def _cursor_before_fence(self: ShardDispatcher, *, rebuild: bool = False) -> None:
+    self._epoch = self._token()
+    state = await self._wheel.take(self._shard, self._epoch)
+    cursor = await self._log.cursor()
+    await self._log.fence()
+    if rebuild or cursor is None or state.gen != cursor.gen:
+        cursor = await self._rebuild.run(
+            self._shard, self._epoch, self._log, self._projection, cursor
+        )
+    self._done = cursor
+
+
+async def _no_drain(self: Projection, end: int) -> None:
+    pass
+
+
+async def _any_batch_is_settled(
+    self: MemoryWheel,
+    shard: int,
+    epoch: str,
+    gen: str,
+    done: tuple[int, str],
+    nonce: str,
+    limit: int,
+) -> Claim:
+    state = self._of(shard)
+    if state.gen == gen:
+        state.in_flight = None
+        done = (state.seq, state.nonce)
+    return await _claim(self, shard, epoch, gen, done, nonce, limit)
+
+
+_claim = MemoryWheel.claim
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [
+        pytest.param(ShardDispatcher, "take", _cursor_before_fence, id="cursor-before-fence"),
+        pytest.param(Projection, "drain", _no_drain, id="rebuild-without-drain"),
+        pytest.param(MemoryWheel, "claim", _any_batch_is_settled, id="settle-before-commit"),
+    ],
+)
+async def test_a_broken_protocol_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: object
+) -> None:
+    monkeypatch.setattr(owner, name, broken)
+    for seed in range(300):
+        world = World(seed)
+        await live(world)
+        try:
+            judge(world)
+        except AssertionError:
+            return
+    pytest.fail("the judge has not noticed")
