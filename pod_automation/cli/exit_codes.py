@@ -1,0 +1,48 @@
+"""What the exit codes mean. Part of the contract: scripts and supervisors act on them.
+
+| code | name | meaning | what to do |
+|---|---|---|---|
+| 0 | OK | done | |
+| 1 | NO | it ran, and the answer is "no": a shard was not rebuilt in time, the demo lost a timer | read the result |
+| 2 | USAGE | wrong usage, setting or input; nothing was done | correct what the message names |
+| 3 | STORE_AWAY | Kafka, Redis or PostgreSQL is not reachable | start it, then try again |
+| 4 | NOT_READY | the stores answer, but are not set up for these settings | `pod-automation init` |
+| 5 | STACK | a server of the embedded stack could not start, or has ended | read its log |
+| 70 | BUG | an error of ours, with a traceback | report it |
+| 74 | GRACE_OVER | an orderly stop took longer than the grace; nothing is lost | |
+| 75 | STALLED | the worker made no progress, and ended so that its supervisor restarts it | |
+| 130 | INTERRUPTED | Ctrl-C | |
+"""  # noqa: E501 - a table
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """See the table above."""
+
+    OK = 0
+    NO = 1
+    USAGE = 2
+    STORE_AWAY = 3
+    NOT_READY = 4
+    STACK = 5
+    # From here on the numbers are sysexits.h's, and the shell's 128 + signal.
+    BUG = 70
+    GRACE_OVER = 74
+    STALLED = 75
+    INTERRUPTED = 130
+
+
+IN_HELP = """\b
+Exit codes:
+    0  done
+    1  it ran, and the answer is no (not rebuilt in time, a timer lost)
+    2  wrong usage, setting or input; nothing was done
+    3  a store (Kafka, Redis, PostgreSQL) is not reachable
+    4  the stores are not set up for these settings: run `init`
+    5  a server of the embedded stack could not start, or has ended
+   70  a bug, with its traceback; please report it
+   74  an orderly stop took too long and was cut off (nothing is lost)
+   75  the worker made no progress and ended, to be restarted
+  130  interrupted by Ctrl-C
+"""

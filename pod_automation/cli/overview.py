@@ -1,0 +1,131 @@
+"""What `status` shows: each store is asked by itself, so that one that is away hides no other."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+
+from pod_automation.cli.loop import answer
+from scheduler.adapters.kafka.errors import translated
+from scheduler.adapters.kafka_topics import check_topics
+from scheduler.adapters.postgres_record import PostgresRecord
+from scheduler.adapters.redis_wheel import RedisWheel
+from scheduler.errors import EngineError
+from scheduler.migrations import check_schema
+from scheduler.ports import WheelSize
+from scheduler.settings import Settings
+from scheduler.stats import ActivityCounts
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[_T]):
+    """What a store has said: `value`, or why there is none."""
+
+    value: _T | None = None
+    error: EngineError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaView:
+    """End offsets of post-detected by partition, and members of the two groups."""
+
+    ends: Sequence[int]
+    workers: int
+    dispatchers: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """Activities by status, and how far post-detected has been applied by partition."""
+
+    activities: ActivityCounts
+    watermarks: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the three stores have said."""
+
+    kafka: Answer[KafkaView]
+    redis: Answer[Sequence[WheelSize]]
+    postgresql: Answer[RecordView]
+
+    @property
+    def stores(self) -> dict[str, Answer[Any]]:
+        """By the name of the store."""
+        return {"Kafka": self.kafka, "Redis": self.redis, "PostgreSQL": self.postgresql}
+
+
+async def look(settings: Settings) -> Overview:
+    """Ask all stores at the same time."""
+    kafka, redis, postgresql = await asyncio.gather(
+        _asked("Kafka", _kafka(settings)),
+        _asked("Redis", _redis(settings)),
+        _asked("PostgreSQL", _postgresql(settings)),
+    )
+    return Overview(kafka, redis, postgresql)
+
+
+async def _asked(store: str, asking: Coroutine[Any, Any, _T]) -> Answer[_T]:
+    try:
+        return Answer(value=await answer(store, asking))
+    except EngineError as error:
+        return Answer(error=error)
+
+
+async def _kafka(settings: Settings) -> KafkaView:
+    await check_topics(settings)
+    partitions = [
+        TopicPartition(settings.topics.post_detected, number)
+        for number in range(settings.partitions)
+    ]
+    with translated():
+        async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap) as consumer:
+            ends = await consumer.end_offsets(partitions)
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+        try:
+            await admin.start()
+            # One at a time: aiokafka 0.14 misreads an answer about two groups.
+            workers = await _members(admin, settings.worker_group)
+            dispatchers = await _members(admin, settings.dispatcher_group)
+        finally:
+            await admin.close()
+    return KafkaView([ends[partition] for partition in partitions], workers, dispatchers)
+
+
+async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
+    """How many have joined `group`."""
+    try:
+        (response,) = await admin.describe_consumer_groups([group])
+    except GroupCoordinatorNotAvailableError:
+        # A new cluster, in which no group has ever been.
+        return 0
+    return sum(len(members) for _, _, _, _, _, members, *_ in response.groups)
+
+
+async def _redis(settings: Settings) -> Sequence[WheelSize]:
+    wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
+    try:
+        await wheel.ping()
+        return [await wheel.size(shard) for shard in range(settings.partitions)]
+    finally:
+        await wheel.close()
+
+
+async def _postgresql(settings: Settings) -> RecordView:
+    await check_schema(settings.postgres_dsn)
+    record = await PostgresRecord.connect(settings.postgres_dsn)
+    try:
+        topic = settings.topics.post_detected
+        return RecordView(
+            await record.overview(),
+            [await record.watermark(topic, shard) for shard in range(settings.partitions)],
+        )
+    finally:
+        await record.close()

@@ -1,0 +1,107 @@
+"""`pod-automation rebuild`: have wheels rebuilt from the record."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pod_automation.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from scheduler.adapters.redis_wheel import RedisWheel
+    from scheduler.settings import Settings
+
+LOOK_S = 0.1
+
+
+def rebuild(
+    shard: Annotated[
+        list[int] | None, typer.Option(min=0, help="A shard's number; repeat it for more.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All shards.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until the shards are rebuilt.")
+    ] = True,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait.")
+    ] = 60.0,
+    json_output: AsJson = False,
+) -> None:
+    """Declare the wheels of shards lost, so that their dispatchers rebuild them from PostgreSQL.
+
+    Dispatchers find a lost wheel by themselves; this is for when you do not trust what is in
+    Redis. Nothing is lost or fired twice by it, and timers that fall due meanwhile fire after.
+    Ends with 1 when a shard was not rebuilt in time: mostly no dispatcher is running then.
+
+    \b
+    Examples:
+      pod-automation rebuild --shard 3
+      pod-automation rebuild --all --timeout 300
+    """
+    from pod_automation.cli.exit_codes import ExitCode
+    from pod_automation.cli.loop import run
+    from pod_automation.cli.terminal import error, json_result, quiet_logs, result
+    from scheduler.settings import load_settings
+
+    settings = load_settings()
+    quiet_logs()
+    if everything == bool(shard):
+        raise typer.BadParameter("say which: --shard N, repeated for more, or --all")
+    shards = list(range(settings.partitions)) if everything else sorted(set(shard or ()))
+    if shards[-1] >= settings.partitions:
+        raise typer.BadParameter(
+            f"there is no shard {shards[-1]}: they are 0 to {settings.partitions - 1}"
+        )
+    rebuilt = run(_rebuild(settings, shards, timeout_s if wait else None))
+    missing = [each for each in shards if each not in rebuilt]
+    if json_output:
+        json_result({"declared_lost": shards, "rebuilt": rebuilt, "waited": wait})
+    elif wait:
+        for each, seconds in rebuilt.items():
+            result(f"shard {each}: rebuilt after {seconds:.1f} s")
+    else:
+        result(f"declared lost: shards {', '.join(map(str, shards))}")
+    if wait and missing:
+        error(
+            f"no dispatcher has rebuilt shards {', '.join(map(str, missing))} within"
+            f" {timeout_s:g} s: is one running? Once one runs, it rebuilds them"
+        )
+        raise typer.Exit(ExitCode.NO)
+
+
+async def _rebuild(
+    settings: "Settings", shards: list[int], timeout_s: float | None
+) -> dict[int, float]:
+    """Seconds that each rebuilt shard took; without `timeout_s` nothing is waited for."""
+    import asyncio
+
+    from scheduler.adapters.redis_wheel import RedisWheel
+
+    wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
+    rebuilt: dict[int, float] = {}
+    try:
+        before = {shard: (await wheel.size(shard)).gen for shard in shards}
+        began_s = asyncio.get_running_loop().time()
+        for shard in shards:
+            await wheel.forget(shard)
+        if timeout_s is not None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while len(rebuilt) < len(shards):
+                        await _look(wheel, before, began_s, rebuilt)
+            except TimeoutError:
+                pass
+    finally:
+        await wheel.close()
+    return rebuilt
+
+
+async def _look(
+    wheel: "RedisWheel", before: dict[int, str | None], began_s: float, rebuilt: dict[int, float]
+) -> None:
+    import asyncio
+
+    for shard, old in before.items():
+        # A new generation, and not merely one: `forget` may have met a rebuild in its last step.
+        if shard not in rebuilt and (await wheel.size(shard)).gen not in (None, old):
+            rebuilt[shard] = round(asyncio.get_running_loop().time() - began_s, 3)
+    await asyncio.sleep(LOOK_S)

@@ -1,0 +1,117 @@
+"""Results go to standard output; everything else, logs and progress too, to standard error."""
+
+import logging
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from pod_automation.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+LOG_LEVEL = "POD_AUTOMATION_LOG_LEVEL"
+
+PIPED_COLUMNS = 160
+"""Width of tables that go to a file or pipe: rich would cut them to 80."""
+
+# Each tells of a broker that is away in lines of its own, beside the one that we print.
+_LIBRARIES = ("aiokafka", "kafka", "asyncio", "alembic")
+
+
+def debugging() -> bool:
+    """Whether `--debug` was given, or the log level is debug."""
+    return os.environ.get(LOG_LEVEL, "").lower() == "debug"
+
+
+def result(text: str) -> None:
+    """A line of the result."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def json_result(value: object) -> None:
+    """The result as one line of JSON."""
+    import orjson
+
+    result(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode())
+
+
+def note(text: str) -> None:
+    """Something the user may want to know, beside the result."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def error(text: str) -> None:
+    """What went wrong, and what to do."""
+    note(f"error: {text}")
+
+
+def table(made: "Table") -> None:
+    """Print a table as part of the result."""
+    console().print(made)
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A rich console on standard output; as wide as needed when that is no terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else PIPED_COLUMNS
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+def quiet_logs() -> None:
+    """Logs of a command that only prints a result: warnings of ours, nothing of libraries."""
+    from pod_automation import logs
+
+    logs.configure("debug" if debugging() else "warning")
+    if not debugging():
+        for name in _LIBRARIES:
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def failed(raised: BaseException) -> ExitCode:
+    """Say what went wrong, and with which code to end.
+
+    A user's mistake or a store that is away is one line, with its traceback only under `--debug`; a
+    bug always shows its traceback.
+    """
+    from scheduler.errors import EngineError, SettingsError, StoreUnavailableError
+
+    code = ExitCode.BUG
+    hint = ""
+    if isinstance(raised, SettingsError):
+        code = ExitCode.USAGE
+        hint = " (settings are environment variables: see `pod-automation --help`)"
+    elif isinstance(raised, StoreUnavailableError):
+        code = ExitCode.STORE_AWAY
+        hint = f" ({_WHERE.get(raised.store, 'is it running?')})"
+    elif _is(raised, "pod_automation.stack", "StackError"):
+        code = ExitCode.STACK
+    elif _is(raised, "streams.worker", "WorkerCrashedError"):
+        code = ExitCode.STALLED
+    elif isinstance(raised, EngineError):
+        code = ExitCode.NOT_READY
+    if code is ExitCode.BUG or debugging():
+        traceback.print_exception(raised)
+    if code is ExitCode.BUG:
+        error(f"this is a bug, please report it: {type(raised).__name__}: {raised}")
+    else:
+        error(f"{str(raised) or type(raised).__name__}{hint}")
+    return code
+
+
+_WHERE = {
+    "Kafka": "is it running at POD_AUTOMATION_KAFKA_BOOTSTRAP? `pod-automation stack` starts one",
+    "Redis": "is it running at POD_AUTOMATION_REDIS_URL? `pod-automation stack` starts one",
+    "PostgreSQL": "is it running at POD_AUTOMATION_POSTGRES_DSN? `pod-automation stack` starts one",
+}
+
+
+def _is(raised: BaseException, module: str, name: str) -> bool:
+    # Where the module was not imported, nothing can have raised it; and importing it takes time.
+    return isinstance(raised, getattr(sys.modules.get(module), name, ()))
