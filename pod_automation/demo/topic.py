@@ -1,0 +1,38 @@
+"""Reading a topic once, from its beginning to its end."""
+
+from collections.abc import AsyncIterator
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+POLL_MS = 500
+
+
+async def read_through(
+    bootstrap: str, topic: str, partitions: int
+) -> AsyncIterator[ConsumerRecord]:
+    """Every committed record of `topic` that was there when the call began.
+
+    A consumer of its own, without group or memory: it knows nothing of what others have read.
+    """
+    assigned = [TopicPartition(topic, number) for number in range(partitions)]
+    # Uncommitted: under read_committed the end would be that of the last finished transaction.
+    async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as asked:
+        ends = await asked.end_offsets(assigned)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    consumer.assign(assigned)
+    async with consumer:
+        await consumer.seek_to_beginning(*assigned)
+        left = {partition for partition, end in ends.items() if end}
+        while left:
+            for partition, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
+                for record in records:
+                    if record.offset < ends[partition]:
+                        yield record
+            # Positions, as the last records may be markers or aborted.
+            left = {each for each in left if await consumer.position(each) < ends[each]}
