@@ -28,6 +28,9 @@ _MISADDRESSED = (
     "28",  # invalid authorization
     "3D",  # no such database
 )
+# What asyncpg says of a connection that died between two calls; the second one of a connection that
+# the pool has thrown away meanwhile.
+_LOST = ("connection is closed", "connection has been released back to the pool")
 
 
 @contextmanager
@@ -67,8 +70,7 @@ def _meant(error: Exception) -> EngineError | None:
         # that has no encoding.
         if isinstance(error, ValueError):
             return DataRefusedError(str(error.args[0]))
-        # The connection was lost before the call.
-        if "connection is closed" in str(error):
+        if any(sign in str(error) for sign in _LOST):
             return StoreUnavailableError("PostgreSQL", error)
         return None
     return StoreUnavailableError("PostgreSQL", str(error) or type(error).__name__)

@@ -1,6 +1,7 @@
 """One shard of the record in PostgreSQL, as of one moment."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import asyncpg
@@ -48,4 +49,6 @@ class PostgresSnapshot:
         try:
             await self._transaction.rollback()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            self._connection.terminate()
+            # A connection that has died is no longer ours to end.
+            with suppress(asyncpg.InterfaceError):
+                self._connection.terminate()

@@ -19,7 +19,7 @@ OLDEST_SERVER = (14,)
 CONNECT_TIMEOUT_S = 5.0
 
 # "pod automation" in ASCII, cut to eight bytes: one number per program, unlikely to be another's.
-_LOCK = int.from_bytes(b"pod auto", "big")
+LOCK = int.from_bytes(b"pod auto", "big")
 
 
 class SchemaError(PermanentError):
@@ -98,7 +98,7 @@ async def migrate(dsn: str) -> list[str]:
         server = connection.dialect.server_version_info or ()
         if server < OLDEST_SERVER:
             raise SchemaError(f"PostgreSQL {OLDEST_SERVER[0]} or newer is needed, not {server[0]}")
-        connection.exec_driver_sql(f"select pg_advisory_xact_lock({_LOCK})")
+        connection.exec_driver_sql(f"select pg_advisory_xact_lock({LOCK})")
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         found = context.get_current_revision()
         if found is not None and found > latest():
