@@ -1,0 +1,165 @@
+"""What the record's tests share: activities, and a look at the rows behind each record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, Protocol
+from uuid import uuid4
+
+import asyncpg
+
+from scheduler.activity import PlannedActivity, Status, StatusChange
+from scheduler.adapters.memory_record import MemoryRecord, Row
+from scheduler.adapters.postgres_record import PostgresRecord
+from scheduler.ports import Record
+from scheduler.stats import ActivityCounts
+from scheduler.timer import Timer
+from schemas.events import EngagementType
+from schemas.ids import activity_id
+
+TOPIC = "post-detected"
+STATUSES = "engagement-status"
+SHARD = 3
+DUE_MS = 1_900_000_000_123
+
+
+class FullRecord(Record, Protocol):
+    """The port, and what the command line needs."""
+
+    async def pod_stats(self, pod_id: str) -> ActivityCounts: ...
+    async def overview(self) -> ActivityCounts: ...
+    async def ping(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """A record, and the door that an upstream system uses."""
+
+    record: FullRecord
+
+    async def insert(self, *rows: Row) -> None:
+        """Insert rows past the record."""
+
+    async def rows(self) -> Mapping[str, Row]:
+        """All rows by id."""
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self._memory = MemoryRecord()
+        self.record: FullRecord = self._memory
+
+    async def insert(self, *rows: Row) -> None:
+        for row in rows:
+            assert self._memory.insert(row)
+
+    async def rows(self) -> Mapping[str, Row]:
+        return dict(self._memory.rows)
+
+
+class PostgresStore:
+    def __init__(self, record: PostgresRecord, dsn: str) -> None:
+        self.record: FullRecord = record
+        self._dsn = dsn
+
+    async def insert(self, *rows: Row) -> None:
+        names = [each.name.removesuffix("_ms") for each in fields(Row)]
+        values = [
+            f"timestamptz 'epoch' + ${at} * interval '1 millisecond'"
+            if name in ("scheduled_for", "dispatched_at")
+            else f"${at}"
+            for at, name in enumerate(names, 1)
+        ]
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            await connection.executemany(
+                f"insert into pod_activities ({', '.join(names)}) values ({', '.join(values)})",  # noqa: S608
+                [[getattr(row, each.name) for each in fields(Row)] for row in rows],
+            )
+        finally:
+            await connection.close()
+
+    async def rows(self) -> Mapping[str, Row]:
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            found = await connection.fetch(
+                """
+                select id, pod_id, post_id, member_id, engagement_type, status, attempt,
+                    (extract(epoch from scheduled_for) * 1000)::bigint as scheduled_for_ms,
+                    (extract(epoch from dispatched_at) * 1000)::bigint as dispatched_at_ms,
+                    source_partition, source_offset
+                from pod_activities
+                """
+            )
+        finally:
+            await connection.close()
+        rows = (
+            Row(**{**row, "id": str(row["id"]), "status": Status(row["status"])}) for row in found
+        )
+        return {row.id: row for row in rows}
+
+
+def planned(
+    offset: int,
+    *,
+    pod: str = "pod",
+    post: str = "post",
+    member: str = "member",
+    kind: EngagementType = "like",
+    due_ms: int = DUE_MS,
+    own_id: str | None = None,
+) -> PlannedActivity:
+    """An activity under its derived id, or under `own_id`."""
+    activity = own_id or activity_id(pod, post, member, kind)
+    return PlannedActivity(activity, pod, post, member, kind, due_ms, offset)
+
+
+def row_of(each: PlannedActivity) -> Row:
+    """The row that `each` becomes."""
+    return Row(
+        id=each.activity_id,
+        pod_id=each.pod_id,
+        post_id=each.post_id,
+        member_id=each.member_id,
+        engagement_type=each.engagement_type,
+        status=Status.SCHEDULED,
+        scheduled_for_ms=each.scheduled_for_ms,
+        source_partition=SHARD,
+        source_offset=each.source_offset,
+    )
+
+
+def timer_of(each: PlannedActivity) -> Timer:
+    """The timer that `each` becomes."""
+    timer = row_of(each).timer
+    assert timer
+    return timer
+
+
+def upstream_row(member: str, **changes: Any) -> Row:
+    """A pending like of that member, as an upstream system inserts it, but for `changes`."""
+    row = Row(
+        id=str(uuid4()), pod_id="pod", post_id="post", member_id=member, engagement_type="like"
+    )
+    return replace(row, **changes)
+
+
+async def first_batch(record: Record, activities: Sequence[PlannedActivity], upto: int = 0) -> None:
+    """Apply the first batch of the shard; none of it may be there."""
+    assert await record.apply_plan(TOPIC, SHARD, -1, upto, activities) == frozenset()
+
+
+def members(offset: int, count: int, *, post: str = "post") -> list[PlannedActivity]:
+    """Likes of one post by members that no other offset has."""
+    return [
+        planned(offset, post=post, member=f"member-{offset}-{n}", due_ms=DUE_MS + n)
+        for n in range(count)
+    ]
+
+
+def dispatched(
+    activities: Sequence[PlannedActivity], attempt: int = 1, at_ms: int = DUE_MS
+) -> list[StatusChange]:
+    """What the dispatcher publishes for each."""
+    return [
+        StatusChange(each.activity_id, Status.DISPATCHED, attempt, at_ms) for each in activities
+    ]

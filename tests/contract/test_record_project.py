@@ -1,0 +1,101 @@
+"""What every record promises about the statuses that are projected on it."""
+
+import pytest
+
+from scheduler.activity import Status, StatusChange
+from tests.contract.recording import (
+    DUE_MS,
+    SHARD,
+    STATUSES,
+    FullRecord,
+    Store,
+    dispatched,
+    first_batch,
+    members,
+    planned,
+    row_of,
+    upstream_row,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+async def test_marks_as_dispatched_and_moves_the_watermark(store: Store) -> None:
+    first, second, third = activities = members(0, 3)
+    await first_batch(store.record, activities)
+    changes = [*dispatched([first], at_ms=DUE_MS + 7), *dispatched([third], at_ms=DUE_MS + 8)]
+    assert await store.record.project(STATUSES, SHARD, -1, 4, changes)
+    assert await store.record.watermark(STATUSES, SHARD) == 4
+    rows = await store.rows()
+    assert [rows[each.activity_id].status for each in activities] == [
+        "dispatched",
+        "scheduled",
+        "dispatched",
+    ]
+    assert rows[first.activity_id].dispatched_at_ms == DUE_MS + 7
+    assert rows[second.activity_id].dispatched_at_ms is None
+    assert rows[third.activity_id].dispatched_at_ms == DUE_MS + 8
+
+
+async def test_moves_without_changes(record: FullRecord) -> None:
+    assert await record.project(STATUSES, SHARD, -1, 4, [])
+    assert await record.watermark(STATUSES, SHARD) == 4
+
+
+async def test_changes_nothing_when_the_watermark_is_elsewhere(store: Store) -> None:
+    (activity,) = members(0, 1)
+    await first_batch(store.record, [activity])
+    assert not await store.record.project(STATUSES, SHARD, 3, 4, dispatched([activity]))
+    assert await store.record.watermark(STATUSES, SHARD) == -1
+    assert (await store.rows())[activity.activity_id] == row_of(activity)
+
+
+async def test_unknown_ids_change_nothing(record: FullRecord) -> None:
+    known = members(0, 1)
+    await first_batch(record, known)
+    strangers = [planned(0, member="stranger"), planned(0, own_id="of another kind")]
+    assert await record.project(STATUSES, SHARD, -1, 4, dispatched([*strangers, *known]))
+    assert (await record.overview()).dispatched == 1
+
+
+async def test_of_doubles_the_last_attempt_counts(store: Store) -> None:
+    (activity,) = members(0, 1)
+    await first_batch(store.record, [activity])
+    changes = [
+        change for n in (1, 3, 3, 2) for change in dispatched([activity], n, at_ms=DUE_MS + n)
+    ]
+    assert await store.record.project(STATUSES, SHARD, -1, 4, changes)
+    row = (await store.rows())[activity.activity_id]
+    assert (row.status, row.attempt, row.dispatched_at_ms) == ("dispatched", 3, DUE_MS + 3)
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 3])
+@pytest.mark.parametrize("status", list(Status))
+async def test_never_goes_back(store: Store, status: Status, attempt: int) -> None:
+    (activity,) = members(0, 1)
+    row = upstream_row(
+        activity.member_id,
+        id=activity.activity_id,
+        status=status,
+        attempt=2,
+        scheduled_for_ms=DUE_MS,
+        dispatched_at_ms=DUE_MS,
+    )
+    await store.insert(row)
+    changes = dispatched([activity], attempt, at_ms=DUE_MS + 1)
+    assert await store.record.project(STATUSES, SHARD, -1, 4, changes)
+    found = (await store.rows())[row.id]
+    if attempt >= 2 and status in ("pending", "scheduled", "retrying"):
+        assert (found.status, found.attempt) == ("dispatched", attempt)
+        assert found.dispatched_at_ms == DUE_MS + 1
+    else:
+        assert found == row
+
+
+@pytest.mark.parametrize("status", [each for each in Status if each != "dispatched"])
+async def test_other_statuses_are_on_the_record_already(store: Store, status: Status) -> None:
+    (activity,) = members(0, 1)
+    await first_batch(store.record, [activity])
+    change = StatusChange(activity.activity_id, status, 1, DUE_MS)
+    assert await store.record.project(STATUSES, SHARD, -1, 4, [change])
+    assert (await store.rows())[activity.activity_id] == row_of(activity)
