@@ -5,7 +5,9 @@ cannot be read twice goes through a temporary file.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from shutil import copyfileobj
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
@@ -78,19 +80,27 @@ def one(value: bytes) -> Event:
     return Event(value, decode(PostDetected, value))
 
 
-def check(file: BinaryIO, progress: Callable[[], None] = lambda: None) -> tuple[Checked, BinaryIO]:
-    """A first pass over `file`: what is in it, and a file to read it from again, from its start.
+@contextmanager
+def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
+    """`file` itself if it can be read twice, else a copy in a temporary file."""
+    if file.seekable():
+        yield file
+        return
+    with TemporaryFile() as copy:
+        copyfileobj(file, copy)
+        copy.seek(0)
+        yield copy
 
-    That is `file` itself where it can be read twice, else a copy that is gone once closed.
-    `progress` is called for each line.
-    """
-    source = file if file.seekable() else _copy(file)
+
+def check(file: BinaryIO, progress: Callable[[], None] = lambda: None) -> Checked:
+    """A first pass over `file`, which is then at its start again. `progress` is called for each
+    line."""
     found = Checked()
-    for each in read(source):
+    for each in read(file):
         found.add(each)
         progress()
-    source.seek(0)
-    return found, source
+    file.seek(0)
+    return found
 
 
 def _event(number: int, value: bytes) -> Event | Problem:
@@ -98,12 +108,3 @@ def _event(number: int, value: bytes) -> Event | Problem:
         return one(value)
     except InvalidEvent as error:
         return Problem(number, error.reason)
-
-
-def _copy(file: BinaryIO) -> BinaryIO:
-    from shutil import copyfileobj
-
-    copy: BinaryIO = TemporaryFile()  # noqa: SIM115 - the caller closes it
-    copyfileobj(file, copy)
-    copy.seek(0)
-    return copy

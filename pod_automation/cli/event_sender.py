@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from pod_automation.cli.loop import answer
 from scheduler.adapters.kafka.errors import translated
 from scheduler.adapters.kafka_topics import check_topics
 from scheduler.errors import PermanentError, StoreUnavailableError
@@ -51,7 +52,7 @@ class EventSender:
     async def __aenter__(self) -> Self:
         """Connect. Raises `StoreUnavailableError`, and `PermanentError` when `init` is missing."""
         # First, as to ask for a topic by name would create it on some brokers.
-        await check_topics(self._settings)
+        await answer("Kafka", check_topics(self._settings))
         self._partitions = list(range(self._settings.partitions))
         self._batch_bytes = max(
             16 * 1024, min(BATCH_BYTES, ALL_BATCHES_BYTES // self._settings.partitions)

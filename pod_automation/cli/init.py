@@ -15,6 +15,9 @@ _T = TypeVar("_T")
 
 LOOK_AGAIN_S = 0.5
 
+TOPICS_S = 60.0
+"""Making all topics, on a slow cluster."""
+
 
 def init(
     wait_s: Annotated[
@@ -56,12 +59,15 @@ async def initialise(settings: "Settings", wait_s: float) -> tuple[list[str], st
     """
     import asyncio
 
+    from pod_automation.cli.loop import answer
     from scheduler.adapters.kafka_topics import ensure_topics
     from scheduler.migrations import latest, migrate
 
     until_s = asyncio.get_running_loop().time() + wait_s
     migrations = await _within(until_s, "PostgreSQL", lambda: migrate(settings.postgres_dsn))
-    topics = await _within(until_s, "Kafka", lambda: ensure_topics(settings))
+    topics = await _within(
+        until_s, "Kafka", lambda: answer("Kafka", ensure_topics(settings), TOPICS_S)
+    )
     return migrations, latest(), topics
 
 

@@ -1,11 +1,10 @@
 """`pod-automation publish`: post-detected events, from options or NDJSON."""
 
-import os
-import stat
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -126,7 +125,8 @@ def _from_options(fields: dict[str, object], *, dry_run: bool, as_json: bool) ->
     except (UnicodeError, orjson.JSONEncodeError):
         # Bytes on the command line that are not UTF-8 arrive as lone surrogates.
         raise typer.BadParameter("an option is not UTF-8") from None
-    found, source = check(BytesIO(line))
+    source = BytesIO(line)
+    found = check(source)
     if found.invalid:
         raise typer.BadParameter(f"this is no event: {found.problems[0].reason}")
     publish_checked(found, source, dry_run=dry_run, as_json=as_json)
@@ -139,17 +139,18 @@ def _from_file(file: Path | None, *, skip_invalid: bool, dry_run: bool, as_json:
         raise typer.BadParameter(
             "give an event by options (--pod, --post, --members), or --file, or pipe NDJSON in"
         )
-    if file is None or str(file) == "-":
-        source = sys.stdin.buffer
-    else:
-        try:
-            source = file.open("rb")
-        except OSError as error:
-            raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
-        if stat.S_ISDIR(os.fstat(source.fileno()).st_mode):
-            raise typer.BadParameter(f"{file} is a folder")
-    code = publish_lines(source, skip_invalid=skip_invalid, dry_run=dry_run, as_json=as_json)
+    with _opened(file) as source:
+        code = publish_lines(source, skip_invalid=skip_invalid, dry_run=dry_run, as_json=as_json)
     raise typer.Exit(code)
+
+
+def _opened(file: Path | None) -> AbstractContextManager[BinaryIO]:
+    if file is None or str(file) == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _derived_id(fields: dict[str, object]) -> str:

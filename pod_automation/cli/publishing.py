@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from pod_automation.cli.event_lines import Checked, Event, check, read
+from pod_automation.cli.event_lines import Checked, Event, check, read, rereadable
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.exit_codes import ExitCode
 from pod_automation.cli.loop import run
@@ -23,8 +23,13 @@ STEP = 1000
 
 def publish_lines(file: BinaryIO, *, skip_invalid: bool, dry_run: bool, as_json: bool) -> ExitCode:
     """Publish the events of `file`; nothing of it when a line is bad, unless `skip_invalid`."""
+    with rereadable(file) as source:
+        return _publish(source, skip_invalid, dry_run, as_json)
+
+
+def _publish(source: BinaryIO, skip_invalid: bool, dry_run: bool, as_json: bool) -> ExitCode:
     with _progress("checking", None) as advance:
-        found, source = check(file, advance)
+        found = check(source, advance)
     _report(found)
     if found.invalid and not skip_invalid:
         error(
@@ -51,7 +56,8 @@ def publish_checked(found: Checked, source: BinaryIO, *, dry_run: bool, as_json:
         return
     skipped = f"; {_lines(found.invalid)} no event and skipped" if found.invalid else ""
     if dry_run:
-        result(f"{found.valid:,} events are valid, none was sent{skipped}")
+        verb = "are" if found.valid != 1 else "is"
+        result(f"{found.valid:,} {_events(found.valid)} {verb} valid, none was sent{skipped}")
     else:
         result(f"published {published:,} {_events(published)} in {seconds:.2f} s{skipped}")
 
