@@ -31,6 +31,7 @@ class Child:
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
+        self._restarting = asyncio.Lock()
 
     async def start(self) -> None:
         """Start it; again, after a `kill`."""
@@ -52,7 +53,9 @@ class Child:
         """Return when it is stopped; raises `ChildDiedError` when it ends by itself."""
         while not self._stopping and (process := self._process) is not None:
             code = await process.wait()
-            if process is self._process and not self._stopping:
+            async with self._restarting:
+                ended = process is self._process and not self._stopping
+            if ended:
                 raise ChildDiedError(
                     f"the {self.command} has ended with exit code {code}. The end of"
                     f" {self.log}:\n{self.last_lines()}"
@@ -60,12 +63,12 @@ class Child:
 
     async def kill_and_restart(self) -> None:
         """kill -9, and start it again at once."""
-        old = self._process
-        await self.start()
-        if old is not None:
-            with contextlib.suppress(ProcessLookupError):
-                old.kill()
-            await old.wait()
+        async with self._restarting:
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    self._process.kill()
+                await self._process.wait()
+            await self.start()
 
     async def stop(self) -> None:
         """Stop it in order (SIGTERM), by force when that takes too long."""

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from math import ceil
 
 from schemas.codec import decode
 from schemas.events import ExecuteEngagement
@@ -60,7 +61,7 @@ def percentile(values: Iterable[int], share: float) -> int:
     ordered = sorted(values)
     if not ordered:
         return 0
-    return ordered[min(len(ordered) - 1, max(0, round(share * len(ordered) + 0.5) - 1))]
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
