@@ -14,4 +14,6 @@ with
     )
 select
     exists (select from moved) as moved,
-    array(select unnest($5)::text except select id::text from inserted) as there
+    array(
+        select unnest(string_to_array($5, E'\x1f')) except select id::text from inserted
+    ) as there

@@ -7,6 +7,12 @@
             timestamptz 'epoch' + planned.due_ms * interval '1 millisecond',
             $2, planned.source_offset
         from unnest(
-            $5::uuid[], $6::text[], $7::text[], $8::text[], $9::text[], $10::bigint[], $11::bigint[]
+            string_to_array($5, E'\x1f')::uuid[],
+            string_to_array($6, E'\x1f'),
+            string_to_array($7, E'\x1f'),
+            string_to_array($8, E'\x1f'),
+            string_to_array($9, E'\x1f'),
+            $10::bigint[],
+            $11::bigint[]
         ) as planned (id, pod_id, post_id, member_id, engagement_type, due_ms, source_offset)
         where exists (select from moved)

@@ -1,6 +1,6 @@
 -- Mark activities as dispatched and move the watermark, both or neither.
 --   $1 topic text, $2 partition int, $3 expected bigint, $4 upto bigint,
---   parallel arrays, each id once: $5 ids, $6 attempts, $7 when (ms)
+--   columns, each id once: $5 ids joined by commas, $6 attempts smallint[], $7 when (ms) bigint[]
 --   $8 text[]: the statuses that `dispatched` may follow
 -- One row: `moved`. An activity that is further on, by attempt or by status, stays as it is; an
 -- unknown id changes nothing.
@@ -13,7 +13,9 @@ with
             dispatched_at = timestamptz 'epoch' + change.at_ms * interval '1 millisecond',
             attempt = change.attempt,
             updated_at = now()
-        from unnest($5::uuid[], $6::smallint[], $7::bigint[]) as change (id, attempt, at_ms)
+        from unnest(
+            string_to_array($5, ',')::uuid[], $6::smallint[], $7::bigint[]
+        ) as change (id, attempt, at_ms)
         where activity.id = change.id
             and activity.attempt <= change.attempt
             and activity.status = any($8::text[])

@@ -108,11 +108,13 @@ async def test_a_double_under_another_id_is_told(store: Store) -> None:
     "poison",
     [
         planned(0, member="nul\0"),
+        planned(0, member="unit\x1fseparator"),
+        planned(0, own_id=str(uuid4()) + "\x1f" + str(uuid4())),
         planned(0, pod="lone \ud800 surrogate", own_id=str(uuid4())),
         planned(0, own_id="not-a-uuid"),
         planned(0, kind="share"),  # type: ignore[arg-type]
     ],
-    ids=["nul", "surrogate", "id", "type"],
+    ids=["nul", "separator", "two ids", "surrogate", "id", "type"],
 )
 async def test_refuses_a_batch_with_poison(store: Store, poison: PlannedActivity) -> None:
     good = members(0, 2)
