@@ -119,7 +119,7 @@ class PostDetectedApplier:
             await self._wheel.forget(self._shard)
             return
         if wheel_at < record_at:
-            log.warning("the wheel is behind", **where, wheel_at=wheel_at, record_at=record_at)
+            log.info("the wheel is behind: reading back", **where, wheel_at=wheel_at, record_at=record_at)
         self._wheel_at = await self._read_back(wheel_at, record_at)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:

@@ -24,11 +24,13 @@ from scheduler.ports import SourceRecord
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of one batch, where a record is not larger by itself: decoding it blocks the loop."""
 
-HIGH_BATCHES = 4
-"""Batches in the buffer at which fetching pauses: enough to keep the pump busy meanwhile."""
-
+HIGH_EVENTS = 1000
 HIGH_BYTES = 16 * 1024 * 1024
-HARD_FACTOR = 4
+"""What a buffer holds when fetching pauses: enough to keep the pump busy meanwhile."""
+
+HARD_EXTRA_EVENTS = 4000
+HARD_FACTOR_BYTES = 4
+"""Room above that for what is on its way by then: one poll, and the stream's own buffer."""
 
 OVERHEAD_BYTES = 200
 """What a record costs in memory beside its value, so that empty ones are not for nothing."""
@@ -57,7 +59,9 @@ class PumpLimits:
     batch_events: int
     linger_s: float
     batch_bytes: int = BATCH_BYTES
+    high_events: int = HIGH_EVENTS
     high_bytes: int = HIGH_BYTES
+    hard_extra_events: int = HARD_EXTRA_EVENTS
     catch_up_s: float = CATCH_UP_S
 
 
@@ -86,7 +90,8 @@ class Pump(Generic[TokenT]):
         self._ack = ack
         self._limits = limits
         self._pressure = pressure
-        self._high_events = HIGH_BATCHES * limits.batch_events
+        # Less than two batches would have the pump wait for the fetcher.
+        self._high_events = max(limits.high_events, 2 * limits.batch_events)
         self._buffer: deque[_Entry[TokenT]] = deque()
         self._bytes = 0
         self._pressed = False
@@ -112,7 +117,7 @@ class Pump(Generic[TokenT]):
 
     async def put(self, record: SourceRecord, token: TokenT) -> bool:
         """Take a record; False when the pump was closed, and the record is nobody's."""
-        while not self._closed and self._above(HARD_FACTOR):
+        while not self._closed and self._is_full():
             self._room.clear()
             await self._room.wait()
         if self._closed:
@@ -125,7 +130,7 @@ class Pump(Generic[TokenT]):
         self._arrived.set()
         if self._is_enough():
             self._enough.set()
-        if self._above(1):
+        if self._is_above(1):
             # Said again each time: whoever delivers may have resumed for reasons of its own.
             self._pressed = True
             self._pressure(True)
@@ -209,7 +214,7 @@ class Pump(Generic[TokenT]):
             size += entry.size
         self._bytes -= size
         self._room.set()
-        if self._pressed and not self._above(0.5):
+        if self._pressed and not self._is_above(0.5):
             self._pressed = False
             self._pressure(False)
         return batch
@@ -218,7 +223,13 @@ class Pump(Generic[TokenT]):
         limits = self._limits
         return len(self._buffer) >= limits.batch_events or self._bytes >= limits.batch_bytes
 
-    def _above(self, share: float) -> bool:
+    def _is_full(self) -> bool:
+        return (
+            len(self._buffer) >= self._high_events + self._limits.hard_extra_events
+            or self._bytes >= HARD_FACTOR_BYTES * self._limits.high_bytes
+        )
+
+    def _is_above(self, share: float) -> bool:
         return (
             len(self._buffer) >= share * self._high_events
             or self._bytes >= share * self._limits.high_bytes

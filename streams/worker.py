@@ -102,8 +102,8 @@ class Worker:
         starting, crashed, _, stopping = tasks
         try:
             await asyncio.wait([starting, stopping, crashed], return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
+            if starting.done() and (error := starting.exception()) is not None:
+                raise WorkerCrashedError(f"Faust cannot start: {error!r}") from error
             await asyncio.wait([stopping, crashed], return_when=asyncio.FIRST_COMPLETED)
             if not stop.is_set():
                 raise WorkerCrashedError(f"Faust has given up: {app.crash_reason!r}")

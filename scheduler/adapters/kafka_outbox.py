@@ -27,6 +27,10 @@ BUILT_PER_TURN = 1000
 # Bytes of the value that a dead letter keeps, when the broker does not take it whole.
 CUTS = (512 * 1024, 32 * 1024, 0)
 
+REQUEST_MS = 10_000
+"""How long a batch may wait for its partition's leader. Longer, and a producer that was told of a
+broker's orderly stop asks for another leader a thousand times a second until then."""
+
 CLOSE_S = 2.0
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
@@ -150,6 +154,7 @@ class KafkaOutbox:
                     bootstrap_servers=self._bootstrap,
                     enable_idempotence=True,
                     max_batch_size=BATCH_BYTES,
+                    request_timeout_ms=REQUEST_MS,
                 )
                 try:
                     await producer.start()

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaProducer
 from scheduler.settings import Settings
 from streams.watchdog import EXIT_CRASHED
 from tests.integration.worker_bench import (
+    EPOCH,
     Bench,
     bench,
     broken_records,
@@ -156,6 +157,35 @@ async def test_a_wheel_that_lost_its_last_adds_gets_them_back_while_idle(
         await stores.open_wheels()  # empty, with no watermarks
         await stores.applied(ends)
         await stores.verify(activities)
+
+
+async def test_a_shard_without_a_wheel_does_not_hold_up_the_others(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    environment = environment | {"POD_AUTOMATION_INGEST_BATCH_EVENTS": "50"}
+    topic = settings.topics.post_detected
+    # More than a buffer takes before it asks for no more, and more than the stream has room for.
+    numbers = range(20_000)
+    for number in numbers:
+        await producer.send(topic, event(number, MEMBERS[:1], engagement_types=["like"]))
+    await producer.flush()
+    ends = await stores.ends(topic)
+    await stores.wheel.forget(2)
+    async with workers(environment) as (worker,):
+
+        async def others_are_done() -> bool:
+            found = await stores.watermarks(stores.record)
+            return all(found.get(each) == ends[each] - 1 for each in ends if each != 2)
+
+        await until(others_are_done, "the other partitions applied")
+        # At most one batch is ahead of its timers.
+        assert (await stores.watermarks(stores.record)).get(2, -1) < 50
+        await stores.wheel.wipe(2, EPOCH)
+        await stores.wheel.open(2, EPOCH, "gen2", (0, ""), {})
+        await stores.applied(ends)
+        await stores.verify(len(numbers))
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
 
 
 async def test_a_very_large_event_passes(

@@ -8,10 +8,19 @@ import pytest
 
 from scheduler.errors import StoreUnavailableError
 from scheduler.ports import SourceRecord
-from streams.pump import HARD_FACTOR, HIGH_BATCHES, Pump, PumpLimits
+from streams.pump import Pump, PumpLimits
 
 BATCH = 5
-LIMITS = PumpLimits(batch_events=BATCH, linger_s=0.0, batch_bytes=5000, high_bytes=20_000)
+HIGH = 20
+HARD = 60
+LIMITS = PumpLimits(
+    batch_events=BATCH,
+    linger_s=0.0,
+    batch_bytes=5000,
+    high_events=HIGH,
+    high_bytes=20_000,
+    hard_extra_events=HARD - HIGH,
+)
 
 
 class GatedApplier:
@@ -159,12 +168,12 @@ async def test_pressure_is_put_on_when_the_buffer_is_high_and_taken_off_again() 
     async with bench.running():
         await bench.put(0)
         await bench.applier.called.acquire()  # 0 is in hand, what follows is in the buffer
-        await bench.put(*range(1, HIGH_BATCHES * BATCH))
+        await bench.put(*range(1, HIGH))
         assert bench.pressed == []
-        await bench.put(HIGH_BATCHES * BATCH)
+        await bench.put(HIGH)
         assert bench.pressed == [True]
         bench.applier.gate.set()
-        await bench.acks(HIGH_BATCHES * BATCH + 1)
+        await bench.acks(HIGH + 1)
         assert bench.pressed == [True, False]
 
 
@@ -179,25 +188,23 @@ async def test_bytes_put_on_pressure_as_well() -> None:
 async def test_put_waits_at_the_hard_bound_only() -> None:
     bench = Bench()
     bench.applier.gate.clear()
-    hard = HARD_FACTOR * HIGH_BATCHES * BATCH
     async with bench.running():
         await bench.put(0)
         await bench.applier.called.acquire()
-        await bench.put(*range(1, hard + 1))
-        waiting = asyncio.create_task(bench.put(hard + 1))
+        await bench.put(*range(1, HARD + 1))
+        waiting = asyncio.create_task(bench.put(HARD + 1))
         await asyncio.sleep(0)
         assert not waiting.done()
         bench.applier.gate.set()
         await waiting
-        await bench.acks(hard + 2)
-    assert bench.acked == list(range(hard + 2))
+        await bench.acks(HARD + 2)
+    assert bench.acked == list(range(HARD + 2))
 
 
 async def test_closing_drops_the_buffer_and_frees_who_waits() -> None:
     bench = Bench()
-    hard = HARD_FACTOR * HIGH_BATCHES * BATCH
-    await bench.put(*range(hard))
-    waiting = asyncio.create_task(bench.pump.put(SourceRecord("t", 0, hard, None, None), hard))
+    await bench.put(*range(HARD))
+    waiting = asyncio.create_task(bench.pump.put(SourceRecord("t", 0, HARD, None, None), HARD))
     await asyncio.sleep(0)
     bench.pump.close()
     assert await waiting is False
