@@ -3,6 +3,10 @@
 from collections.abc import Iterable
 
 from scheduler.activity import Status, StatusChange
+from schemas.times import EARLIEST_MS, LATEST_MS
+
+MAX_ATTEMPT = 255
+"""As in the contract (schemas.events.Attempt), the schema and the packed timer."""
 
 BEFORE_DISPATCHED = (Status.PENDING, Status.SCHEDULED, Status.RETRYING)
 """What `dispatched` may replace, if the row's attempt is not a later one."""
@@ -12,10 +16,13 @@ def latest_dispatched(changes: Iterable[StatusChange]) -> list[StatusChange]:
     """The `dispatched` changes, of each activity only the one of its last attempt.
 
     Other statuses were written to the record before they were published, and need no projection.
+    What no row could hold is left out, since refusing it would hold up the shard for ever.
     """
     latest: dict[str, StatusChange] = {}
     for change in changes:
-        if change.status is not Status.DISPATCHED:
+        if change.status is not Status.DISPATCHED or not (
+            1 <= change.attempt <= MAX_ATTEMPT and EARLIEST_MS <= change.at_ms <= LATEST_MS
+        ):
             continue
         known = latest.get(change.activity_id)
         if known is None or known.attempt < change.attempt:

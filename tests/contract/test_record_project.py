@@ -3,6 +3,7 @@
 import pytest
 
 from scheduler.activity import Status, StatusChange
+from schemas.times import LATEST_MS
 from tests.contract.recording import (
     DUE_MS,
     SHARD,
@@ -56,6 +57,21 @@ async def test_unknown_ids_change_nothing(record: FullRecord) -> None:
     strangers = [planned(0, member="stranger"), planned(0, own_id="of another kind")]
     assert await record.project(STATUSES, SHARD, -1, 4, dispatched([*strangers, *known]))
     assert (await record.overview()).dispatched == 1
+
+
+@pytest.mark.parametrize(
+    ("attempt", "at_ms"),
+    [(0, DUE_MS), (256, DUE_MS), (2**40, DUE_MS), (1, -1), (1, LATEST_MS + 1), (1, 2**62)],
+)
+async def test_what_no_row_could_hold_changes_nothing(
+    store: Store, attempt: int, at_ms: int
+) -> None:
+    """The engine never writes it; what somebody else wrote must not hold up the shard."""
+    (activity,) = members(0, 1)
+    await first_batch(store.record, [activity])
+    changes = dispatched([activity], attempt, at_ms)
+    assert await store.record.project(STATUSES, SHARD, -1, 4, changes)
+    assert (await store.rows())[activity.activity_id] == row_of(activity)
 
 
 async def test_of_doubles_the_last_attempt_counts(store: Store) -> None:
