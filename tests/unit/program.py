@@ -52,15 +52,22 @@ def call(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] = N
 
 def start(*arguments: str, environment: Mapping[str, str] = NOWHERE) -> "subprocess.Popen[str]":
     """As a process of its own, with pipes on all sides."""
-    settings = {**os.environ, **environment, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     return subprocess.Popen(
         [*COMMAND, *arguments],
-        env=settings,
+        env=command_environment(environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def command_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """What a process gets to see: `settings`, and none of a developer's own."""
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith("POD_AUTOMATION_")
+    }
+    return {**own, **settings, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
 
 
 class _Captured(io.TextIOWrapper):
