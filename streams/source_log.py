@@ -80,6 +80,8 @@ class SourceLog:
             bootstrap_servers=self._bootstrap,
             group_id=self._group_id,
             enable_auto_commit=False,
+            # Where retention has removed what is asked for, the first record there is.
+            auto_offset_reset="earliest",
             request_timeout_ms=REQUEST_MS,
         )
         try:

@@ -14,7 +14,7 @@ from scheduler.adapters.kafka_topics import check_topics
 from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.apply import PostDetectedApplier
-from scheduler.errors import EngineError, TransientError
+from scheduler.errors import EngineError, PermanentError, TransientError
 from scheduler.migrations import check_schema
 from scheduler.patience import Patience
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
@@ -151,6 +151,9 @@ class Worker:
         )
 
     def _died(self, error: BaseException) -> None:
+        if isinstance(error, PermanentError):
+            # It says what to do, which a traceback would hide.
+            self._end(EXIT_CRASHED, f"the worker ends, unacked: {error}", None)
         self._end(EXIT_CRASHED, "the worker ends, unacked: applying has failed", error)
 
     async def _watch_lag(self) -> None:

@@ -100,7 +100,7 @@ class Published:
 async def publish(
     settings: Settings, events: int, *, seed: int, over_s: float, most_members: int = 40
 ) -> Published:
-    """Send `events` events over about `over_s` seconds, some of them twice, and 50 broken records."""
+    """Send `events` events over about `over_s` seconds, some twice, and 50 broken records."""
     rng = random.Random(seed)
     topic = settings.topics.post_detected
     members = [f"member-{number}" for number in range(100)]

@@ -165,7 +165,7 @@ async def test_a_shard_without_a_wheel_does_not_hold_up_the_others(
     environment = environment | {"POD_AUTOMATION_INGEST_BATCH_EVENTS": "50"}
     topic = settings.topics.post_detected
     # More than a buffer takes before it asks for no more, and more than the stream has room for.
-    numbers = range(20_000)
+    numbers = range(22_000)
     for number in numbers:
         await producer.send(topic, event(number, MEMBERS[:1], engagement_types=["like"]))
     await producer.flush()
@@ -206,6 +206,23 @@ async def test_a_recreated_topic_is_refused(
     await stores.record.apply_plan(settings.topics.post_detected, 1, -1, 1000, [])
     async with workers(environment) as (worker,):
         assert await worker.ended() == EXIT_CRASHED
+
+
+async def test_a_group_that_has_skipped_events_is_refused(
+    environment: dict[str, str], settings: Settings, stores: Bench, producer: AIOKafkaProducer
+) -> None:
+    topic = settings.topics.post_detected
+    async with workers(environment) as (worker,):
+        await publish(producer, settings, range(40))
+        await stores.applied(await stores.ends(topic))
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+    # As after a restore from a backup that was made before.
+    await stores.database.execute("delete from ingested_offsets where topic = $1", topic)
+    await publish(producer, settings, range(40, 80))
+    async with workers(environment) as (worker,):
+        assert await worker.ended() == EXIT_CRASHED
+    assert not await stores.watermarks(stores.record)
 
 
 async def test_without_topics_a_worker_says_what_to_do(environment: dict[str, str]) -> None:

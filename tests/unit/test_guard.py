@@ -1,0 +1,116 @@
+"""What is compared before the first record of a partition is applied."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import cast
+
+import pytest
+
+from scheduler.errors import PermanentError, StoreUnavailableError
+from scheduler.ports import Record, SourceRecord
+from streams.guard import GuardedApplier
+from streams.source_log import SourceLog
+from tests.unit.applying import SHARD, TOPIC, RowsInMemory
+
+
+class Source:
+    """A topic that ends at `end` and has records at `offsets`."""
+
+    def __init__(self, end: int, offsets: Collection[int] = ()) -> None:
+        self.end = end
+        self.offsets = offsets
+        self.away = 0
+        self.asked = 0
+
+    async def ends(self, partitions: Collection[int]) -> Mapping[int, int]:
+        self.asked += 1
+        if self.asked <= self.away:
+            raise StoreUnavailableError("Kafka", "away")
+        return dict.fromkeys(partitions, self.end)
+
+    async def has_record(self, partition: int, start: int, end: int) -> bool:
+        return any(start <= offset < end for offset in self.offsets)
+
+
+class Applied:
+    """Notes what it is given."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.looks = 0
+
+    async def apply(self, records: Sequence[SourceRecord]) -> None:
+        self.offsets += [record.offset for record in records]
+
+    async def catch_up(self) -> None:
+        self.looks += 1
+
+
+def guarded(source: Source, applied_upto: int) -> tuple[GuardedApplier, Applied]:
+    rows = RowsInMemory()
+    rows.at = applied_upto
+    inner = Applied()
+    record, log = cast(Record, rows), cast(SourceLog, source)
+    return GuardedApplier(inner, SHARD, TOPIC, record, log), inner
+
+
+def records(*offsets: int) -> list[SourceRecord]:
+    return [SourceRecord(TOPIC, SHARD, offset, None, b"v") for offset in offsets]
+
+
+@pytest.mark.parametrize("end", [11, 12, 1000])
+async def test_a_topic_that_reaches_the_watermark_passes(end: int) -> None:
+    guard, inner = guarded(Source(end), 10)
+    await guard.catch_up()
+    await guard.apply(records(11))
+    assert (inner.looks, inner.offsets) == (1, [11])
+
+
+async def test_a_topic_that_ends_before_the_watermark_is_refused() -> None:
+    guard, inner = guarded(Source(10), 10)
+    with pytest.raises(PermanentError, match="recreated"):
+        await guard.catch_up()
+    with pytest.raises(PermanentError, match="recreated"):
+        await guard.apply(records(0))
+    assert not inner.offsets
+
+
+async def test_it_is_compared_once_and_waited_for() -> None:
+    source = Source(11)
+    source.away = 2
+    guard, inner = guarded(source, 10)
+    await guard.apply(records(11))
+    await guard.apply(records(12))
+    await guard.catch_up()
+    assert source.asked == 3
+    assert inner.offsets == [11, 12]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "first"),
+    [
+        ((), 13),  # markers only, or records that have expired
+        ((11,), 11),
+        ((), 5),  # a redelivery
+    ],
+)
+async def test_gaps_without_records_pass(offsets: Collection[int], first: int) -> None:
+    guard, inner = guarded(Source(100, offsets), 10)
+    await guard.apply(records(first))
+    await guard.apply(records(50))
+    assert inner.offsets == [first, 50]
+
+
+async def test_a_group_that_has_skipped_records_is_refused() -> None:
+    guard, inner = guarded(Source(100, (11, 12)), 10)
+    with pytest.raises(PermanentError, match="back to 11"):
+        await guard.apply(records(13))
+    assert not inner.offsets
+
+
+async def test_what_a_former_owner_applied_meanwhile_is_not_skipped() -> None:
+    source = Source(100, (11, 12))
+    guard, inner = guarded(source, 10)
+    await guard.catch_up()
+    guard._record.at = 12  # type: ignore[attr-defined]
+    await guard.apply(records(13))
+    assert inner.offsets == [13]
