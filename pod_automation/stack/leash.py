@@ -7,7 +7,7 @@ imports the standard library only, and little of it: it starts in some 20 ms.
 
 Command line: leash.py HOLD REPORT LOCK SIGNAL GRACE_S UID GID PROGRAM [ARGUMENT ...]
 
-HOLD    descriptor to wait on: at its end the server is stopped, at a byte `k` killed at once
+HOLD    descriptor to wait on: at its end the server is stopped
 REPORT  descriptor to which the server's process id is written, as one line
 LOCK    descriptor that the server keeps open and that holds an flock. It is released when the last
         process of the server is gone, so the next start can tell, whoever was killed in between.
@@ -16,6 +16,7 @@ UID, GID  whom the server runs as, or -1 for the one who runs the leash
 Exits with the server's code, or with 128 + the number of the signal that ended the server.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -59,11 +60,9 @@ def _become_server(library: object, leash: int, uid: int, gid: int, argv: list[s
 
 
 def _kill_group(server: int) -> None:
-    try:
+    # Gone, or (on macOS) nothing but zombies.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(server, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        # Gone, or (seen on macOS) nothing but zombies.
-        pass
 
 
 def main(arguments: list[str]) -> int:
@@ -85,10 +84,8 @@ def main(arguments: list[str]) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % server, 0)
     os.close(lock)
-    try:
+    with contextlib.suppress(BrokenPipeError):  # the owner is gone already; `hold` says so too
         os.write(report, b"%d\n" % server)
-    except BrokenPipeError:
-        pass  # the owner is gone already; `hold` says so too
     os.close(report)
 
     watched = [hold, awake]
@@ -96,26 +93,21 @@ def main(arguments: list[str]) -> int:
     while True:
         wait_s = None if kill_at is None else max(0.0, kill_at - time.monotonic())
         ready = select.select(watched, [], [], wait_s)[0]
-        stop = kill = False
-        if awake in ready:
-            stop = any(each in _STOPPING for each in os.read(awake, 4096))
+        stop = awake in ready and any(each in _STOPPING for each in os.read(awake, 4096))
         ended, status = os.waitpid(server, os.WNOHANG)
         if ended:
             _kill_group(server)  # what the server started and left behind
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
         if hold in ready:
-            word = os.read(hold, 1)
-            kill = word == b"k"
-            stop = stop or not word
-            if not word:
-                watched.remove(hold)
+            watched.remove(hold)
+            stop = True
         if stop and kill_at is None:
             # The server alone, not its group: what SIGINT means to PostgreSQL's postmaster it does
             # not mean to its children, which the postmaster stops in the right order.
             os.kill(server, number)
             kill_at = time.monotonic() + grace_s
-        if kill or (kill_at is not None and time.monotonic() >= kill_at):
+        if kill_at is not None and time.monotonic() >= kill_at:
             _kill_group(server)
             kill_at = time.monotonic() + 1
 

@@ -42,14 +42,16 @@ class Server:
     Bound to no event loop: any may await its methods.
     """
 
-    def __init__(self, leash_process: subprocess.Popen[bytes], hold: int, grace_s: int) -> None:
+    def __init__(
+        self, leash_process: subprocess.Popen[bytes], hold: int, pid: int, grace_s: int
+    ) -> None:
         self._leash = leash_process
         self._hold = hold
         self._grace_s = grace_s
-        self.pid = 0
+        self.pid = pid  # 0: the leash could not even start it
 
     @classmethod
-    async def start(cls, command: Command, log: ServerLog, lock: int) -> "Server":
+    def start(cls, command: Command, log: ServerLog, lock: int) -> "Server":
         """Start `command` with its output in `log`.
 
         `lock` is a descriptor with an flock, which the server keeps until its last process is gone;
@@ -65,7 +67,7 @@ class Server:
         uid, gid = command.user or (-1, -1)
         numbers = (hold_read, report_write, lock, command.stop_signal, command.grace_s, uid, gid)
         try:
-            process = subprocess.Popen(  # noqa: ASYNC220, S603 (no wait; our own program)
+            process = subprocess.Popen(  # noqa: S603 (our own program)
                 # -I and -S: nothing of the user's Python set-up is read, and the start is quick.
                 [
                     sys.executable, "-I", "-S", leash.__file__,
@@ -86,17 +88,11 @@ class Server:
         finally:
             for descriptor in (hold_read, report_write, output):
                 os.close(descriptor)
-        server = cls(process, hold, command.grace_s)
-        os.set_blocking(report, False)
-        try:
-            server.pid = await _read_pid(report)
-        except BaseException:
-            # Nobody else knows of it yet. Without the pipe it ends by itself.
-            disown(hold)
-            raise
-        finally:
-            os.close(report)
-        return server
+        # Blocks for the 20 ms that an interpreter needs to start. Were this awaited, a cancellation
+        # in between would leave a server that nobody knows of.
+        with os.fdopen(report, "rb") as reader:
+            pid = int(reader.readline() or 0)
+        return cls(process, hold, pid, command.grace_s)
 
     @property
     def leash_pid(self) -> int:
@@ -111,7 +107,8 @@ class Server:
 
     async def wait(self) -> int:
         """Wait until the server has ended; gives its `code`."""
-        while (code := self.code) is None:
+        # Polled: a process is no loop's, and two polls take less than a thread would.
+        while (code := self.code) is None:  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
         disown(self._hold)
         return code
@@ -128,29 +125,12 @@ class Server:
 
     def kill_now(self) -> None:
         """Kill the server and what it started, without waiting for the end."""
-        if self.code is None:
-            with contextlib.suppress(OSError):  # the pipe may be closed: `stop` is under way
-                os.write(self._hold, b"k")
+        if self.code is None and self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
         """Send the server's main process a signal; nothing happens when it has ended."""
-        if self.code is None:
+        if self.code is None and self.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
-
-
-async def _read_pid(report: int) -> int:
-    """The line that the leash writes, or 0 when it died before."""
-    line = b""
-    while not line.endswith(b"\n"):
-        try:
-            chunk = os.read(report, 32)
-        except BlockingIOError:
-            await asyncio.sleep(0.002)
-            continue
-        if not chunk:
-            return 0
-        line += chunk
-    return int(line)
