@@ -49,7 +49,7 @@ def demo(
     """
     from pod_automation.cli.exit_codes import ExitCode
     from pod_automation.cli.loop import run
-    from pod_automation.cli.terminal import console, error, json_result, note, quiet_logs
+    from pod_automation.cli.terminal import console, json_result, note, quiet_logs
     from pod_automation.demo.child import clean_environment
     from pod_automation.demo.play import Demo, Options
     from pod_automation.demo.view import View
@@ -66,13 +66,17 @@ def demo(
     # The result stands alone on standard output.
     view = View(console(stderr=json_output))
     playing = Demo(Options(speed, pods, posts, chaos), folder, view)
-    report = None
+    keep = directory is not None
     try:
         report = run(_until_terminated(playing))
+        keep = keep or not report.ok
+    except Exception:
+        keep = True
+        raise
     finally:
-        if report is None or not report.ok:
-            error(f"the logs are in {folder}")
-        elif directory is None:
+        if keep:
+            note(f"logs and data are in {folder}")
+        else:
             rmtree(folder, ignore_errors=True)
     view.close(report)
     if json_output:

@@ -7,7 +7,7 @@
 | 2 | USAGE | wrong usage, setting or input; nothing was done | correct what the message names |
 | 3 | STORE_AWAY | Kafka, Redis or PostgreSQL is not reachable | start it, then try again |
 | 4 | NOT_READY | the stores answer, but are not set up for these settings | `pod-automation init` |
-| 5 | STACK | a server of the embedded stack could not start, or has ended | read its log |
+| 7 | STACK | a server or process that the command started did not come up, or has ended | read its log |
 | 70 | BUG | an error of ours, with a traceback | report it |
 | 74 | GRACE_OVER | an orderly stop took longer than the grace; nothing is lost | |
 | 75 | STALLED | the worker made no progress, and ended so that its supervisor restarts it | |
@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     STORE_AWAY = 3
     NOT_READY = 4
-    STACK = 5
+    STACK = 7
     # From here on the numbers are sysexits.h's, and the shell's 128 + signal.
     BUG = 70
     GRACE_OVER = 74
@@ -40,7 +40,7 @@ Exit codes:
     2  wrong usage, setting or input; nothing was done
     3  a store (Kafka, Redis, PostgreSQL) is not reachable
     4  the stores are not set up for these settings: run `init`
-    5  a server of the embedded stack could not start, or has ended
+    7  a server or process that it started did not come up, or has ended
    70  a bug, with its traceback; please report it
    74  an orderly stop took too long and was cut off (nothing is lost)
    75  the worker made no progress and ended, to be restarted

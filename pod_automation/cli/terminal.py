@@ -90,7 +90,9 @@ def failed(raised: BaseException) -> ExitCode:
     elif isinstance(raised, StoreUnavailableError):
         code = ExitCode.STORE_AWAY
         hint = f" ({_WHERE.get(raised.store, 'is it running?')})"
-    elif _is(raised, "pod_automation.stack", "StackError"):
+    elif _is(raised, "pod_automation.stack", "StackError") or _is(
+        raised, "pod_automation.demo.child", "ChildError"
+    ):
         code = ExitCode.STACK
     elif _is(raised, "streams.worker", "WorkerCrashedError"):
         code = ExitCode.STALLED

@@ -17,8 +17,16 @@ STOP_S = 12.0
 TAIL_LINES = 15
 
 
-class ChildDiedError(EngineError):
+class ChildError(EngineError):
+    """A process of the demo does not do what it should."""
+
+
+class ChildDiedError(ChildError):
     """A process that should run has ended."""
+
+
+class NotReadyError(ChildError):
+    """A process does not get to work in time."""
 
 
 class Child:

@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from pod_automation.demo.count import Tally
+from scheduler.adapters.kafka.errors import translated
 from scheduler.settings import Settings
 from schemas.codec import encode
 from schemas.events import EngagementExecuted, ExecuteEngagement
@@ -60,7 +61,8 @@ class PretendedExecutor:
         async with consumer, producer, asyncio.TaskGroup() as working:
             ready()
             while True:
-                found = await consumer.getmany(timeout_ms=POLL_MS)
+                with translated():
+                    found = await consumer.getmany(timeout_ms=POLL_MS)
                 for records in found.values():
                     for record in records:
                         event = self._tally.add(record.value, record.timestamp)
@@ -86,13 +88,14 @@ class PretendedExecutor:
                 executed_at=moment(at_ms),
             )
             # Into the partition it came from: all of a post's life is in one shard.
-            await producer.send_and_wait(
-                self._settings.topics.engagement_executed,
-                encode(result),
-                key=record.key,
-                partition=record.partition,
-                headers=event_headers(EngagementExecuted, result.event_id, at_ms),
-            )
+            with translated():
+                await producer.send_and_wait(
+                    self._settings.topics.engagement_executed,
+                    encode(result),
+                    key=record.key,
+                    partition=record.partition,
+                    headers=event_headers(EngagementExecuted, result.event_id, at_ms),
+                )
         finally:
             self._room.release()
         self.executed.add(event.activity_id)

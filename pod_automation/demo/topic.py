@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
+from scheduler.adapters.kafka.errors import translated
+
 POLL_MS = 500
 
 
@@ -17,8 +19,9 @@ async def read_through(
     """
     assigned = [TopicPartition(topic, number) for number in range(partitions)]
     # Uncommitted: under read_committed the end would be that of the last finished transaction.
-    async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as asked:
-        ends = await asked.end_offsets(assigned)
+    with translated():
+        async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as asked:
+            ends = await asked.end_offsets(assigned)
     consumer = AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         isolation_level="read_committed",
@@ -30,7 +33,9 @@ async def read_through(
         await consumer.seek_to_beginning(*assigned)
         left = {partition for partition, end in ends.items() if end}
         while left:
-            for partition, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
+            with translated():
+                found = await consumer.getmany(timeout_ms=POLL_MS)
+            for partition, records in found.items():
                 for record in records:
                     if record.offset < ends[partition]:
                         yield record
