@@ -119,7 +119,7 @@ class PostDetectedApplier:
             await self._wheel.forget(self._shard)
             return
         if wheel_at < record_at:
-            log.info("the wheel is behind: reading back", **where, wheel_at=wheel_at, record_at=record_at)
+            log.info("reading back", **where, wheel_at=wheel_at, record_at=record_at)
         self._wheel_at = await self._read_back(wheel_at, record_at)
 
     async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
@@ -142,7 +142,9 @@ class PostDetectedApplier:
             covered = (old[0].offset, old[-1].offset) if old else None
             if not new:
                 self._record_at = at
-                return _Applied(at, piece[-1].offset, (), covered)
+                # Up to where the record is, which may be beyond this piece: the wheel must follow
+                # it, and never be sent back.
+                return _Applied(at, at, (), covered)
             rows = await self._planned(new)
             upto = new[-1].offset
             self._record_at = None  # in doubt until the answer is here

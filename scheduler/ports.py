@@ -60,7 +60,8 @@ class Wheel(Protocol):
         """Add `timers` and move the watermark of `topic` from `expected` to `upto`.
 
         Returns the watermark after the call: `upto` when it moved; anything else means that
-        another writer was there first and nothing was added. Raises `WheelLostError`.
+        another writer was there first and nothing was added. Raises `WheelLostError`, and
+        `ValueError` for an `upto` before `expected`: what had fired would be added again.
         """
 
     async def take(self, shard: int, epoch: str) -> WheelState:

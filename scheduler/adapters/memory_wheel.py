@@ -48,6 +48,8 @@ class MemoryWheel:
         self, shard: int, topic: str, expected: int, upto: int, timers: Sequence[Timer]
     ) -> int:
         """See `Wheel.add`."""
+        if upto < expected:
+            raise ValueError(f"a watermark never goes back: {expected} to {upto}")
         state = self._alive(shard)
         at = state.watermarks.get(topic, -1)
         if at != expected:

@@ -98,6 +98,8 @@ class RedisWheel:
         self, shard: int, topic: str, expected: int, upto: int, timers: Sequence[Timer]
     ) -> int:
         """See `Wheel.add`. All timers go in one script call: half an add must not be seen."""
+        if upto < expected:
+            raise ValueError(f"a watermark never goes back: {expected} to {upto}")
         keys = self._of(shard)
         earliest = min((timer.due_ms for timer in timers), default="")
         reply = await self._run(

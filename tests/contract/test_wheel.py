@@ -188,6 +188,14 @@ async def test_the_watermark_is_compared_and_swapped(wheel: Wheel) -> None:
     assert (await wheel.size(SHARD)).watermarks == {TOPIC: 12, "another": 5}
 
 
+async def test_a_watermark_never_goes_back(wheel: Wheel) -> None:
+    await wheel.add(SHARD, TOPIC, -1, 10, [])
+    with pytest.raises(ValueError, match="never goes back"):
+        await wheel.add(SHARD, TOPIC, 10, 9, overdue(1))
+    assert await wheel.watermark(SHARD, TOPIC) == 10
+    assert (await wheel.size(SHARD)).pending == 0
+
+
 async def test_writers_that_race_add_each_timer_once(wheel: Wheel) -> None:
     timers = overdue(300)
 

@@ -364,6 +364,17 @@ async def test_catch_up_says_so_when_the_wheel_is_lost(world: World) -> None:
         await world.applier().catch_up()
 
 
+async def test_a_part_that_comes_again_sends_no_watermark_back(world: World) -> None:
+    """What has fired and is not projected yet would be read back, and fire twice."""
+    for number in range(6):
+        world.post(f"p{number}", ["a"])
+    await world.applier().apply(world.log)
+    again = world.applier()
+    await again.apply(world.log[:3])  # all of it had been applied, and more
+    assert await world.wheel.watermark(SHARD, TOPIC) == 5
+    await world.verify(12)
+
+
 async def test_a_wheel_ahead_of_the_record_is_declared_lost(world: World) -> None:
     world.post("p1", ["a"])
     await world.applier().apply(world.log)
