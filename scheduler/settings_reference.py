@@ -1,0 +1,131 @@
+"""Writes docs/configuration.md from the settings: `python -m scheduler.settings_reference`.
+
+With `--check` nothing is written: the exit code is 1 when the page is not what the settings say.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic.fields import FieldInfo
+
+from scheduler.policy import HOUR_MS, MINUTE_MS
+from scheduler.settings import COMMENT_JITTER, ENV_PREFIX, LIKE_JITTER, Settings
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+COMMAND = "python -m scheduler.settings_reference"
+
+# A setting goes where its name begins so, else to the last section: a new one is never left out.
+_SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Servers and names", ("kafka_", "redis_", "postgres_", "partitions", "topic_")),
+    ("Pacing", ("like_", "comment_")),
+    ("Processes", ()),
+)
+
+_ABOUT = f"""\
+# Configuration
+
+<!-- Generated from scheduler/settings.py by `{COMMAND}`. Change it there. -->
+
+Every setting is an environment variable. All are read once, at the start, and checked; a wrong
+value ends the command with exit code 2 and a line that names the variable. Values are not
+repeated, as an address may carry a password. A variable that is not in these tables is ignored,
+so a misspelt name changes nothing: `pod-automation` does not warn of it.
+
+No file is read. `docker compose` passes on what is in `.env`; `pod-automation stack` writes
+`stack.env` for you to load into your shell.
+
+All processes of one engine need the same servers, names and pacing.
+"""
+
+_FIXED = f"""\
+## What is not a setting
+
+- Jitter: ± {LIKE_JITTER:.0%} of the delay for likes, ± {COMMENT_JITTER:.0%} for comments, always
+  within the window.
+- Brokers refuse a session shorter than their `group.min.session.timeout.ms`, which is 6 s by
+  default. The grace and the stall time-out are the worker's; a dispatcher stops within bounds of
+  its own.
+- Kafka is spoken to without TLS and without a login. Redis takes `rediss://`, PostgreSQL what is in
+  its address (`?sslmode=verify-full`).
+- Each engine needs a database of its own in PostgreSQL: the prefix does not part the tables.
+- Exit codes are in [cli.md](cli.md).
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    left = dict(Settings.model_fields)
+    parts = [_ABOUT]
+    for title, beginnings in _SECTIONS:
+        # No beginnings at all: the section takes what is left.
+        names = [name for name in left if not beginnings or name.startswith(beginnings)]
+        rows = [_row(name, left.pop(name)) for name in names]
+        parts.append("\n".join((f"## {title}", "", *_HEAD, *rows, "")))
+    return "\n".join((*parts, _FIXED))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when stale")
+    check = parser.parse_args(arguments).check
+    if PAGE.exists() and PAGE.read_text("utf-8") == page():
+        return 0
+    if check:
+        print(f"stale: docs/{PAGE.name}\nRun: {COMMAND}", file=sys.stderr)
+        return 1
+    PAGE.write_text(page(), "utf-8")
+    print(f"written: docs/{PAGE.name}")
+    return 0
+
+
+_HEAD = ("| variable | default | allowed | meaning |", "|---|---|---|---|")
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    cells = (
+        f"`{ENV_PREFIX}{name.upper()}`",
+        _default(name, field.default),
+        ", ".join(_bounds(field)),
+        field.description or "",
+    )
+    # A bar ends a cell, even within a code span.
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _default(name: str, value: object) -> str:
+    if value == "":
+        return "empty"
+    if name.endswith("_ms") and isinstance(value, int):
+        return f"`{value}` ({_duration(value)})"
+    return f"`{value}`"
+
+
+def _duration(ms: int) -> str:
+    for unit_ms, unit in ((HOUR_MS, "h"), (MINUTE_MS, "min"), (1000, "s")):
+        if ms >= unit_ms and not ms % unit_ms:
+            return f"{ms // unit_ms} {unit}"
+    return f"{ms} ms"
+
+
+def _bounds(field: FieldInfo) -> Iterator[str]:
+    low = high = None
+    for rule in field.metadata:
+        low = getattr(rule, "ge", low)
+        high = getattr(rule, "le", high)
+        if (pattern := getattr(rule, "pattern", None)) is not None:
+            yield f"`{pattern}`"
+        if getattr(rule, "min_length", None):
+            yield "not empty"
+    if low is not None and high is not None:
+        yield f"{low} to {high}"
+    elif low is not None:
+        yield f"{low} or more"
+    elif high is not None:
+        yield f"{high} or less"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
