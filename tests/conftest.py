@@ -1,3 +1,3 @@
 """Fixtures of all tests."""
 
-pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.stack"]
+pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.stack", "tests.fixtures.redis"]

@@ -31,7 +31,7 @@ def server(request: pytest.FixtureRequest) -> str | None:
     """The address of the server that stands behind the wheel; None for the one in memory."""
     if request.param == "memory":
         return None
-    name = "valkey_url" if request.param == "valkey" else "old_redis_url"
+    name = "new_redis_url" if request.param == "valkey" else "old_redis_url"
     return str(request.getfixturevalue(name))
 
 
