@@ -79,7 +79,7 @@ class Worker:
         watchdog = Watchdog(stall_s, self._settings.shutdown_grace_ms / 1000)
         watchdog.start(asyncio.get_running_loop())
         try:
-            with quiet_libraries(), tempfile.TemporaryDirectory(prefix="pod-automation-") as folder:
+            with tempfile.TemporaryDirectory(prefix="pod-automation-") as folder:
                 await self._run_app(Path(folder), stop, watchdog)
         finally:
             watchdog.stop()
@@ -225,6 +225,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """Apply events until `stop` is set; stores may be away at the start as at any other time."""
     async with AsyncExitStack() as stack:
+        stack.enter_context(quiet_libraries())
         boot = asyncio.create_task(stack.enter_async_context(worker(settings)), name="boot")
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:

@@ -7,7 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 
 from scheduler.activity import PlannedActivity
 from scheduler.errors import StoreUnavailableError
@@ -159,7 +164,7 @@ class KafkaOutbox:
                 try:
                     await producer.start()
                 except BaseException:
-                    await producer.stop()
+                    await _thrown_away(producer)
                     raise
                 self._producer = producer
             return self._producer
@@ -167,16 +172,24 @@ class KafkaOutbox:
     def _discard(self, producer: AIOKafkaProducer | None) -> None:
         if producer is not None and producer is self._producer:
             self._producer = None
-            closing = asyncio.create_task(_closed(producer), name="outbox-close")
+            closing = asyncio.create_task(_thrown_away(producer), name="outbox-close")
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
 
-async def _closed(producer: AIOKafkaProducer) -> None:
-    # `stop` flushes first, and with the broker away that takes for ever.
-    with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(CLOSE_S):
-            await producer.stop()
+async def _thrown_away(producer: AIOKafkaProducer) -> None:
+    """End `producer` and all who wait for it, delivering nothing more.
+
+    Not by `stop`: that flushes first, which takes for ever with the broker away, and cancelled in
+    that it leaves a sender behind that goes on for as long as the process.
+    """
+    producer._closed = True
+    gone = KafkaConnectionError("the producer was thrown away")
+    # Other shards may wait for batches of their own: these must fail too, or they wait for ever.
+    producer._message_accumulator.fail_all(gone)
+    if (task := producer._sender.sender_task) is not None:
+        task.cancel()
+        await asyncio.wait([task], timeout=CLOSE_S)
     with contextlib.suppress(KafkaError, OSError):
         await producer.client.close()
 
