@@ -15,8 +15,8 @@ _T = TypeVar("_T")
 
 LOOK_AGAIN_S = 0.5
 
-TOPICS_S = 60.0
-"""Making all topics, on a slow cluster."""
+TOPICS_S = 30.0
+"""Making all topics, on a slow cluster; cut off, they are tried again while there is time."""
 
 
 def init(
