@@ -5,7 +5,6 @@ never an exception out of the agent, never an ack by Faust itself.
 """
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -59,6 +58,12 @@ class _RawSchema(faust.Schema):  # type: ignore[type-arg]
         return message.value
 
 
+class _App(faust.App):
+    """An app that leaves no files behind: there are no tables here that would need a folder."""
+
+    def _create_directories(self) -> None: ...
+
+
 def check_faust() -> None:
     """Raises `PermanentError` when Faust came without its compiled part."""
     # The pure-Python iterator acks stale records after a rebalance: they would be lost.
@@ -71,7 +76,6 @@ def check_faust() -> None:
 
 def build_app(
     settings: Settings,
-    data_dir: Path,
     *,
     deliver: Delivery,
     on_assigned: Callable[[frozenset[int], int], Awaitable[None]],
@@ -82,16 +86,15 @@ def build_app(
 
     `deliver` gets each record, the group's generation it was fetched in, and its token. The
     callbacks get partitions and generation; `on_death` what ended the agent. To be called in the
-    loop that will run the app. Faust's own files go to `data_dir`.
+    loop that will run the app.
     """
     session_s = settings.session_timeout_ms / 1000
     topic_name = settings.topics.post_detected
-    app = faust.App(
+    app = _App(
         settings.worker_group,
         # Faust would let BROKER_URL and a hundred others in the environment win over what is here.
         env={},
         broker=";".join(f"kafka://{each.strip()}" for each in settings.kafka_bootstrap.split(",")),
-        datadir=str(data_dir),
         store="memory://",
         processing_guarantee="at_least_once",
         broker_commit_interval=COMMIT_INTERVAL_S,

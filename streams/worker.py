@@ -1,10 +1,8 @@
 """The worker process, wired in one place: Faust in front, the stores behind, pumps between."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 import structlog
 
@@ -79,15 +77,13 @@ class Worker:
         watchdog = Watchdog(stall_s, self._settings.shutdown_grace_ms / 1000)
         watchdog.start(asyncio.get_running_loop())
         try:
-            with tempfile.TemporaryDirectory(prefix="pod-automation-") as folder:
-                await self._run_app(Path(folder), stop, watchdog)
+            await self._run_app(stop, watchdog)
         finally:
             watchdog.stop()
 
-    async def _run_app(self, folder: Path, stop: asyncio.Event, watchdog: Watchdog) -> None:
+    async def _run_app(self, stop: asyncio.Event, watchdog: Watchdog) -> None:
         self._app = app = build_app(
             self._settings,
-            folder,
             deliver=self._deliver,
             on_assigned=self._assigned,
             on_revoked=self._intake.end,
