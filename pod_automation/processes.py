@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import structlog
 
-from scheduler.adapters.kafka.shard_group import KafkaShardGroup
-from scheduler.adapters.kafka.shard_log import KafkaShardLog
-from scheduler.adapters.kafka.status_log import KafkaStatusLog
+from scheduler.adapters.kafka_shard_group import KafkaShardGroup
+from scheduler.adapters.kafka_shard_log import KafkaShardLog
+from scheduler.adapters.kafka_status_log import KafkaStatusLog
 from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.dispatch import ShardDispatcher
@@ -20,6 +20,7 @@ from scheduler.dispatcher import Dispatcher
 from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
 from scheduler.settings import Settings
+from streams.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
@@ -80,8 +81,17 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
 
 async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
     """Fire timers until `stop` is set; stores may be away at the start as at any other time."""
-    async with dispatcher(settings) as running:
-        await running.run(stop)
+    # Its own bounds add up to less; this is for what hangs all the same, and for a blocked loop.
+    watchdog = Watchdog(settings.stall_timeout_ms / 1000, settings.shutdown_grace_ms / 1000)
+    watchdog.start(asyncio.get_running_loop())
+    stopping = asyncio.create_task(stop.wait(), name="grace")
+    stopping.add_done_callback(lambda _: watchdog.stop_within_grace())
+    try:
+        async with dispatcher(settings) as running:
+            await running.run(stop)
+    finally:
+        stopping.cancel()
+        watchdog.stop()
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:

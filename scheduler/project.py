@@ -18,7 +18,7 @@ from msgspec.json import Decoder
 
 from scheduler.activity import Status, StatusChange
 from scheduler.backoff import Backoff
-from scheduler.errors import TransientError
+from scheduler.errors import PermanentError, TransientError
 from scheduler.ports import Record, StatusLog, StatusPage
 from scheduler.timer import Timer
 from schemas.events import Instant, StatusName
@@ -130,8 +130,15 @@ class Projection:
     async def drain(self, end: int) -> None:
         """Read from Kafka and project all that was committed before offset `end`."""
         at = await self._record.watermark(self._topic, self._shard)
-        if at + 1 >= end:
+        if at + 1 == end:
             return
+        if at + 1 > end:
+            # Going on would skip what is written there from now on, and a rebuild fire it again.
+            raise PermanentError(
+                f"partition {self._shard} of {self._topic} ends at offset {end}, but the record"
+                f" has projected up to {at}: the topic was created anew. Set last_offset to -1 for"
+                " it in ingested_offsets, and start again"
+            )
         async with self._statuses.reader(self._shard, at + 1) as reader:
             while await reader.position() < end:
                 page = await reader.page(POLL_MS)

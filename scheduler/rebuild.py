@@ -53,7 +53,9 @@ class Rebuild:
         errors; the wheel then stays closed until a rebuild succeeds.
         """
         began = time.monotonic()
-        log.warning("rebuilding the wheel", shard=shard, new=cursor is None)
+        # The first life of a shard is nothing to worry about; each further one was lost.
+        tell = log.info if cursor is None else log.warning
+        tell("building the wheel", shard=shard, life="first" if cursor is None else "next")
         await projection.drain(await shard_log.status_end())
 
         loaded = 0
@@ -73,8 +75,8 @@ class Rebuild:
         # Kafka first: a generation that only Redis knows would be taken for an older life.
         await shard_log.commit((), 0, fresh)
         await self._wheel.open(shard, epoch, fresh.gen, (fresh.seq, fresh.nonce), watermarks)
-        log.warning(
-            "wheel rebuilt",
+        tell(
+            "wheel built",
             shard=shard,
             timers=loaded,
             seconds=round(time.monotonic() - began, 2),

@@ -1,7 +1,7 @@
 """The Faust app: raw records in, acks out. The only file that imports faust.
 
-Inside this narrow envelope Faust is sound; outside it loses records (docs/design.md): never `take`,
-never an exception out of the agent, never an ack by Faust itself.
+Inside this narrow envelope Faust is sound; outside it loses records (docs/guarantees.md): never
+`take`, never an exception out of the agent, never an ack by Faust itself.
 """
 
 from collections.abc import Awaitable, Callable

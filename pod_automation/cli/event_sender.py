@@ -11,7 +11,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from pod_automation.cli.loop import answer
-from scheduler.adapters.kafka.errors import translated
+from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_topics import check_topics
 from scheduler.errors import PermanentError, StoreUnavailableError
 from scheduler.settings import Settings

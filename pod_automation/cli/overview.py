@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from pod_automation.cli.loop import answer
-from scheduler.adapters.kafka.errors import translated
+from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_topics import check_topics
 from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel

@@ -39,7 +39,7 @@ def dispatcher() -> None:
     """
     from pod_automation.processes import run_dispatcher
 
-    _serve("dispatcher", run_dispatcher)
+    _serve("dispatcher", run_dispatcher, without_record=True)
 
 
 def run() -> None:
@@ -56,7 +56,7 @@ def run() -> None:
     _serve("worker and dispatcher", run_both)
 
 
-def _serve(name: str, process: "Process") -> None:
+def _serve(name: str, process: "Process", *, without_record: bool = False) -> None:
     import structlog
 
     from pod_automation import logs
@@ -70,7 +70,7 @@ def _serve(name: str, process: "Process") -> None:
 
     async def main(stop: "asyncio.Event") -> None:
         log.info("starting", process=name, partitions=settings.partitions)
-        if await until_ready(settings, stop):
+        if await until_ready(settings, stop, without_record=without_record):
             await process(settings, stop)
         log.info("stopped", process=name)
 

@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from pod_automation.demo.count import Tally
-from scheduler.adapters.kafka.errors import translated
+from scheduler.adapters.kafka_errors import translated
 from scheduler.settings import Settings
 from schemas.codec import encode
 from schemas.events import EngagementExecuted, ExecuteEngagement

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from scheduler.adapters.kafka.errors import translated
+from scheduler.adapters.kafka_errors import translated
 
 POLL_MS = 500
 

@@ -1,20 +1,19 @@
 """The worker's at-least-once output: `scheduled` statuses and dead letters."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
-    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
 )
 
 from scheduler.activity import PlannedActivity
+from scheduler.adapters.kafka_producer import throw_away
 from scheduler.errors import StoreUnavailableError
 from scheduler.ports import SourceRecord
 from schemas.codec import engagement_status
@@ -35,8 +34,6 @@ CUTS = (512 * 1024, 32 * 1024, 0)
 REQUEST_MS = 10_000
 """How long a batch may wait for its partition's leader. Longer, and a producer that was told of a
 broker's orderly stop asks for another leader a thousand times a second until then."""
-
-CLOSE_S = 2.0
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
@@ -96,7 +93,7 @@ class KafkaOutbox:
         Raises `StoreUnavailableError`.
         """
         value = record.value
-        headers = _renamed(record.headers)
+        headers = list(record.headers)
         try:
             return await self._bury(record, record.key, value, headers, reason)
         except _TOO_LARGE:
@@ -164,7 +161,7 @@ class KafkaOutbox:
                 try:
                     await producer.start()
                 except BaseException:
-                    await _thrown_away(producer)
+                    await throw_away(producer)
                     raise
                 self._producer = producer
             return self._producer
@@ -172,26 +169,9 @@ class KafkaOutbox:
     def _discard(self, producer: AIOKafkaProducer | None) -> None:
         if producer is not None and producer is self._producer:
             self._producer = None
-            closing = asyncio.create_task(_thrown_away(producer), name="outbox-close")
+            closing = asyncio.create_task(throw_away(producer), name="outbox-close")
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
-
-
-async def _thrown_away(producer: AIOKafkaProducer) -> None:
-    """End `producer` and all who wait for it, delivering nothing more.
-
-    Not by `stop`: that flushes first, which takes for ever with the broker away, and cancelled in
-    that it leaves a sender behind that goes on for as long as the process.
-    """
-    producer._closed = True
-    gone = KafkaConnectionError("the producer was thrown away")
-    # Other shards may wait for batches of their own: these must fail too, or they wait for ever.
-    producer._message_accumulator.fail_all(gone)
-    if (task := producer._sender.sender_task) is not None:
-        task.cancel()
-        await asyncio.wait([task], timeout=CLOSE_S)
-    with contextlib.suppress(KafkaError, OSError):
-        await producer.client.close()
 
 
 def _status_record(each: PlannedActivity, at_ms: int) -> dict[str, object]:
@@ -212,8 +192,3 @@ def _status_record(each: PlannedActivity, at_ms: int) -> dict[str, object]:
             EngagementStatus, status_event_id(each.activity_id, "scheduled", 1), at_ms
         ),
     }
-
-
-def _renamed(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    # One `ce_id` only, and ours: readers differ in which of two they take.
-    return [("original_ce_id" if name == "ce_id" else name, value) for name, value in headers]

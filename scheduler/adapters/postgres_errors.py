@@ -48,7 +48,8 @@ def translated() -> Iterator[None]:
         if meant is None:
             raise
         raise meant from error
-    except TargetServerAttributeNotMatched as error:
+    except (TargetServerAttributeNotMatched, asyncpg.InternalClientError) as error:
+        # The second: asyncpg's own state, when a connection dies in the middle of an operation.
         raise StoreUnavailableError("PostgreSQL", error) from error
 
 

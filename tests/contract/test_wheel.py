@@ -103,7 +103,8 @@ async def test_what_is_added_is_claimed_once_in_order_of_time(wheel: Wheel) -> N
 async def test_a_timer_is_never_claimed_early(wheel: Wheel) -> None:
     soon = [timer(now() + 200 + 5 * i) for i in range(20)]
     await wheel.add(SHARD, TOPIC, -1, 0, [*soon, timer(now() + HOUR_MS)])
-    done, got = (0, NONCE), []
+    done = (0, NONCE)
+    got: list[Timer] = []
     while len(got) < len(soon):
         batch = await claim(wheel, done, f"n{len(got)}")
         assert all(due.due_ms <= batch.now_ms for due in batch.timers)

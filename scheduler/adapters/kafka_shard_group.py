@@ -8,7 +8,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from scheduler.adapters.kafka.errors import translated
+from scheduler.adapters.kafka_errors import translated
 
 log = structlog.get_logger(__name__)
 

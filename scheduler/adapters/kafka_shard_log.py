@@ -1,16 +1,17 @@
 """The log of one shard's owner: a transactional producer, and the cursor it left behind."""
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 
 import aiokafka.producer.sender
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
-from scheduler.adapters.kafka.consumer import reading
-from scheduler.adapters.kafka.errors import translated
+from scheduler.adapters.kafka_consumer import reading
+from scheduler.adapters.kafka_errors import translated
+from scheduler.adapters.kafka_producer import throw_away
 from scheduler.errors import StoreUnavailableError
 from scheduler.timer import Timer
 from schemas import codec
@@ -23,6 +24,8 @@ from schemas.topics import Topics
 # markers. That pause is nearly all of a small transaction's time; 2 ms was measured safe.
 aiokafka.producer.sender.BACKOFF_OVERRIDE = 0.002
 
+log = structlog.get_logger(__name__)
+
 BATCH_BYTES = 900_000
 """Below the broker's default limit of 1 MiB a batch, with room for its header."""
 
@@ -32,9 +35,6 @@ Readers of committed records wait that long at most."""
 
 CALL_S = 10.0
 """A broker that does not answer within this time counts as away."""
-
-CLOSE_S = 1.0
-"""aiokafka's stop() flushes first, and would wait for a broker that is away."""
 
 ENCODE_SLICE = 500
 """Timers encoded before others may run: about 5 ms."""
@@ -81,9 +81,9 @@ class KafkaShardLog:
                     while at > begin:
                         at = max(begin, end - step)
                         step *= 8
-                        value = await _last_value(consumer, partition, at, end)
-                        if value is not None:
-                            return codec.decode(WheelCursor, value)
+                        last = await _last_cursor(consumer, partition, at, end)
+                        if last is not None:
+                            return last
         return None
 
     async def status_end(self) -> int:
@@ -128,9 +128,7 @@ class KafkaShardLog:
         """See `ShardLog.close`."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(CLOSE_S):
-                    await producer.stop()
+            await throw_away(producer)
 
     async def _range(self, partition: TopicPartition) -> tuple[int, int]:
         # Read uncommitted on purpose: under read_committed `end_offsets` is the last stable
@@ -207,14 +205,23 @@ def _dispatched(timer: Timer, at_ms: int) -> tuple[bytes, Headers]:
     return value, event_headers(EngagementStatus, event_id, at_ms)
 
 
-async def _last_value(
+async def _last_cursor(
     consumer: AIOKafkaConsumer, partition: TopicPartition, start: int, end: int
-) -> bytes | None:
-    """The last committed value in offsets [start, end), None when there is none."""
+) -> WheelCursor | None:
+    """The last committed cursor in offsets [start, end), None when there is none."""
     consumer.seek(partition, start)
-    value = None
+    cursor = None
     while await consumer.position(partition) < end:
         for record in (await consumer.getmany(partition, timeout_ms=200)).get(partition, ()):
             if record.offset < end:
-                value = record.value
-    return value
+                try:
+                    cursor = codec.decode(WheelCursor, record.value)
+                except codec.InvalidEvent as error:
+                    # Only owners write here; what somebody else has put there is none of theirs.
+                    log.warning(
+                        "not a cursor",
+                        shard=partition.partition,
+                        offset=record.offset,
+                        reason=error.reason,
+                    )
+    return cursor

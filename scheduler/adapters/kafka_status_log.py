@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from scheduler.adapters.kafka.consumer import reading
-from scheduler.adapters.kafka.errors import translated
+from scheduler.adapters.kafka_consumer import reading
+from scheduler.adapters.kafka_errors import translated
 from scheduler.ports import StatusPage, StatusReader
 
 PAGE_RECORDS = 10_000
