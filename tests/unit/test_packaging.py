@@ -81,7 +81,6 @@ def test_packages_come_from_the_wheel(installed: Path, tmp_path: Path) -> None:
         assert Path(file).is_relative_to(installed.parent)
 
 
-@pytest.mark.skipif(not (ROOT / "pod_automation" / "cli.py").exists(), reason="no command line yet")
 def test_command_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     assert "dispatcher" in run(installed / "pod-automation", "--help", cwd=tmp_path)
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
