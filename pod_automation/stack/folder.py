@@ -16,6 +16,8 @@ _LOCK = "stack.lock"
 _OF = "pod-automation embedded stack"
 # What the stack makes and `fresh` therefore deletes; the state and the locks stay.
 _DATA = ("kafka", "valkey", "redis", "postgres", "logs")
+# Kafka reads its folders as a list with commas; Redis and Java's properties know escapes.
+_UNFIT = set(',"\\\n')
 # A server of an earlier owner has its grace to end; Kafka's is the longest.
 _LEFTOVER_S = 20.0
 
@@ -44,6 +46,11 @@ class StackFolder:
             StackError: another stack runs here, or the folder holds something else.
             OSError: the folder cannot be made or written.
         """
+        if bad := set(str(self.path)) & _UNFIT:
+            raise StackError(
+                f"the servers' configuration cannot name {self.path}, which has {min(bad)!r} in it;"
+                " name another folder with --dir"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         strangers = {each.name for each in self.path.iterdir()} - {_LOCK, ".gitignore"}
         if strangers and self._state().get("of") != _OF:

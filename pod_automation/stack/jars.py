@@ -8,6 +8,7 @@ Command line: jars.py CACHE
 CACHE   a folder for a lock and a note, made when it does not exist
 """
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -31,6 +32,7 @@ def _tell(**line: object) -> None:
 
 def _find(note: Path) -> list[str]:
     import jgo
+    import requests  # the resolver's
     from jgo.maven import Artifact, PythonResolver
 
     class Resolver(PythonResolver):
@@ -54,8 +56,10 @@ def _find(note: Path) -> list[str]:
             return None
 
     jars = jgo.build(KAFKA, resolver=Resolver()).all_jars
-    bridge = jgo.build(LOG_BRIDGE, resolver=Resolver()).all_jars
-    jars += [jar for jar in bridge if jar.name.startswith("log4j-slf4j-impl-")]
+    # Better a Kafka that says little than none, where its jars are there and the network is not.
+    with contextlib.suppress(requests.RequestException):
+        bridge = jgo.build(LOG_BRIDGE, resolver=Resolver()).all_jars
+        jars += [jar for jar in bridge if jar.name.startswith("log4j-slf4j-impl-")]
     for jar in jars:
         if not zipfile.is_zipfile(jar):
             raise RuntimeError(f"{jar} is not a whole jar; delete it and {note.parent}, try again")

@@ -1,5 +1,6 @@
 """Apache Kafka: one node, broker and controller in one process."""
 
+import asyncio
 import base64
 import shutil
 import socket
@@ -8,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from pod_automation.stack.java import find_java
+from pod_automation.stack.java import Java, find_java
 from pod_automation.stack.kafka_files import kafka_class_path
 from pod_automation.stack.part import PREFIX, Part, RunToEnd, server_environment
 from pod_automation.stack.ports import HOST
@@ -36,6 +37,8 @@ class KafkaPart(Part):
     name = "kafka"
     port_names = ("kafka", "kafka_controller")
 
+    _program: tuple[Java, str] | None = None
+
     @property
     def title(self) -> str:
         return "Kafka"
@@ -49,8 +52,9 @@ class KafkaPart(Part):
         return {PREFIX + "KAFKA_BOOTSTRAP": f"{HOST}:{self.port}"}
 
     async def prepare(self, run: RunToEnd) -> Command:
-        java = await find_java()
-        class_path = await kafka_class_path(self.progress)
+        if self._program is None:  # at a restart they are where they were
+            self._program = await asyncio.gather(find_java(), kafka_class_path(self.progress))
+        java, class_path = self._program
         self.data.mkdir(exist_ok=True)
         logging = self.data / "log4j2.properties"
         logging.write_text(_resource(logging.name), "utf-8")
@@ -73,7 +77,8 @@ class KafkaPart(Part):
             "-cp",
             class_path,
         )
-        environment = server_environment()
+        # Java takes the encoding of file names from here; a folder may be called anything.
+        environment = server_environment() | {"LC_ALL": "C.UTF-8"}
         formatted = self.data / "formatted"
         if not formatted.exists():
             self.progress("preparing Kafka's data folder ...")

@@ -12,6 +12,7 @@ from pod_automation.stack.part import Progress, package_folder
 
 # Two files a second would still do.
 _LIMIT_S = 900
+_TELL_EVERY = 20
 
 
 async def kafka_class_path(progress: Progress) -> str:
@@ -54,8 +55,8 @@ async def _read(process: asyncio.subprocess.Process, progress: Progress) -> str:
             if not downloaded:
                 progress("downloading Kafka 4.1 from Maven Central (45 MB, this once) ...")
             downloaded += 1
-            if line["downloading"].endswith(".jar"):
-                progress(f"  {line['downloading']}")
+            if downloaded % _TELL_EVERY == 0:
+                progress(f"  {downloaded} files, now {line['downloading']}")
         elif "jars" in line:
             return os.pathsep.join(line["jars"])
         elif "missing" in line:

@@ -1,19 +1,20 @@
 """The stack in the foreground of a terminal."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shlex
 import signal
 import sys
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from pod_automation.stack.errors import PartError, StackError
 from pod_automation.stack.part import RedisServer
 from pod_automation.stack.stack import EmbeddedStack
 
-FAILED = 5
+FAILED = 7
 """What `run_stack` returns when the servers did not start or one of them died."""
 _KILLED = 128 + signal.SIGINT
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -52,7 +53,9 @@ async def run_stack(
             loop.call_later(_LAST_S, os._exit, _KILLED)
         asked.set()
 
-    for number in _STOPPING:
+    # Under nohup SIGHUP is ignored, and stays so.
+    handled = [each for each in _STOPPING if each != signal.SIGHUP or _heard(each)]
+    for number in handled:
         loop.add_signal_handler(number, on_signal)
     error: StackError | None = None
     try:
@@ -66,7 +69,7 @@ async def run_stack(
         if error is None:
             _say("stopping (again to kill) ...")
         await stack.stop()
-        for number in _STOPPING:
+        for number in handled:
             loop.remove_signal_handler(number)
     if error is not None:
         _say(f"error: {error}")
@@ -83,7 +86,8 @@ async def _unless(asked: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | Non
     waiting = asyncio.create_task(asked.wait())
     try:
         await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        # A failure that came with the signal may be its doing.
+        return working.result() if working.done() and not asked.is_set() else None
     finally:
         waiting.cancel()
         working.cancel()
@@ -115,11 +119,20 @@ def _tell_ready(stack: EmbeddedStack, json_output: bool) -> None:
     _result("Ctrl-C stops the servers; the data stays.")
 
 
+def _heard(number: signal.Signals) -> bool:
+    return signal.getsignal(number) != signal.SIG_IGN
+
+
 def _result(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    _write(sys.stdout, text)
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _write(sys.stderr, text)
+
+
+def _write(stream: TextIO, text: str) -> None:
+    # A terminal that was closed, or the reader of a pipe that has gone, must not break the stop.
+    with contextlib.suppress(OSError):
+        stream.write(text + "\n")
+        stream.flush()
