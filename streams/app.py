@@ -15,6 +15,10 @@ from scheduler.errors import PermanentError
 from scheduler.ports import SourceRecord
 from scheduler.settings import Settings
 
+METADATA_MAX_AGE_MS = 5_000
+"""A member that subscribes while the broker is away knows no partition of its topic. As the group's
+leader it then gives out none, to anybody, until it asks again; by default after five minutes."""
+
 COMMIT_INTERVAL_S = 0.5
 """How much is delivered twice after a crash, at most."""
 
@@ -105,6 +109,7 @@ def build_app(
         broker_max_poll_interval=NEVER_S,
         broker_max_poll_records=POLL_RECORDS,
         consumer_max_fetch_size=FETCH_BYTES,
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=STREAM_BUFFER,
         # With a store away there is no end to the waiting; what is not acked comes again.

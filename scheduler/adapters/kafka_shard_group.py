@@ -20,6 +20,10 @@ NEVER_MS = 24 * 3_600_000
 HEARTBEATS_PER_SESSION = 12
 """A heartbeat every half second for a session of six: how soon a member learns of a rebalance."""
 
+METADATA_MAX_AGE_MS = 5_000
+"""A leader that joined while the broker was away knows no partitions, and gives out none until it
+asks again; by default after five minutes."""
+
 CLOSE_S = 5.0
 
 
@@ -83,6 +87,7 @@ class KafkaShardGroup:
             heartbeat_interval_ms=max(100, self._session_timeout_ms // HEARTBEATS_PER_SESSION),
             rebalance_timeout_ms=self._session_timeout_ms,
             max_poll_interval_ms=NEVER_MS,
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             partition_assignment_strategy=[StickyPartitionAssignor],
         )
         consumer.subscribe([self._topic], listener=_Listener(consumer, self._assignments))
