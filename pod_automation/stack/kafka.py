@@ -85,7 +85,14 @@ class KafkaPart(Part):
             # A format that was cut short leaves a folder that Kafka neither takes nor formats.
             shutil.rmtree(log_dirs, ignore_errors=True)
             cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            arguments = ("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+            arguments = (
+                "kafka.tools.StorageTool",
+                "format",
+                # In one word: one id in sixty-four begins with a hyphen.
+                f"--cluster-id={cluster}",
+                "-c",
+                str(properties),
+            )
             await run(Command((*start, *arguments), environment, self.data))
             formatted.touch()
         return Command((*start, "kafka.Kafka", str(properties)), environment, self.data, grace_s=8)
