@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -208,17 +207,6 @@ async def test_a_part_that_dies_is_told_with_its_log(stack: EmbeddedStack) -> No
     await stack.restart("redis")
 
 
-async def test_a_part_that_ignores_the_stop_is_killed(stack: EmbeddedStack) -> None:
-    pid = stack.parts["postgres"].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    async with asyncio.timeout(GONE_S):
-        await stack.stop_part("postgres")
-    assert not alive(pid)
-    await stack.restart("postgres")
-    await check(stack.environment)
-
-
 def test_owner_stopped_and_killed(tmp_path: Path) -> None:
     with owner(OWNER, tmp_path) as (process, first):
         assert first is not None, process.communicate()[1]
@@ -252,6 +240,13 @@ def test_owner_stopped_and_killed(tmp_path: Path) -> None:
 def test_a_killed_owner_takes_its_servers_along(tmp_path: Path) -> None:
     with owner(OWNER_OF_REDIS, tmp_path) as (process, redis):
         assert alive(redis["pid"])
+        process.kill()
+        until(lambda: not alive(redis["pid"]) and not alive(redis["leash"]))
+
+
+def test_a_server_that_ignores_the_stop_is_killed(tmp_path: Path) -> None:
+    with owner(OWNER_OF_REDIS, tmp_path) as (process, redis):
+        os.kill(redis["pid"], signal.SIGSTOP)
         process.kill()
         until(lambda: not alive(redis["pid"]) and not alive(redis["leash"]))
 
@@ -378,11 +373,17 @@ async def test_a_postmaster_pid_of_somebody_else_does_not_block(tmp_path: Path) 
     async with EmbeddedStack(tmp_path, parts={"postgres"}) as stack:
         pid_file = stack.parts["postgres"].data / "18" / "postmaster.pid"
         kept = pid_file.read_text()
-    # As after a crash in a container whose process ids begin anew.
-    pid_file.write_text("\n".join([str(os.getppid()), *kept.splitlines()[1:]]) + "\n")
-    shutil.chown(pid_file, pid_file.parent.stat().st_uid)
-    async with EmbeddedStack(tmp_path, parts={"postgres"}) as stack:
-        assert stack.parts["postgres"].pid
+    # As after a crash in a container whose process ids begin anew: now it is somebody else's, of
+    # the same user.
+    user = pid_file.parent.stat().st_uid
+    with subprocess.Popen(["sleep", "60"], user=user) as other:  # noqa: ASYNC220
+        try:
+            pid_file.write_text("\n".join([str(other.pid), *kept.splitlines()[1:]]) + "\n")
+            os.chown(pid_file, user, -1)
+            async with EmbeddedStack(tmp_path, parts={"postgres"}) as stack:
+                assert stack.parts["postgres"].pid
+        finally:
+            other.kill()
 
 
 def test_a_descriptor_in_care_is_closed_in_a_forked_child() -> None:
