@@ -1,7 +1,9 @@
-"""Compares a partition with the record once, before its first record is applied."""
+"""Sees to it that a partition is applied without gaps, and that it fits the record at all."""
 
 from collections.abc import Sequence
 from functools import partial
+
+import structlog
 
 from scheduler.errors import PermanentError
 from scheduler.patience import Patience
@@ -9,16 +11,22 @@ from scheduler.ports import Record, SourceRecord
 from streams.pump import Applier
 from streams.source_log import SourceLog
 
+FILLED_AT_ONCE = 500
+
+log = structlog.get_logger(__name__)
+
 
 class GuardedApplier:
-    """Refuses a partition whose topic or offsets do not fit the record: events would be lost.
+    """Applies what the record says is next, whatever offsets the stream begins or goes on at.
 
     A topic that was recreated begins at offset 0 again. With the watermark of the old one above
-    it, every new event would count as applied already, and be dropped without a word.
+    it, every new event would count as applied already, and be dropped without a word: refused.
 
-    And where the group goes on behind records that nobody has applied (PostgreSQL was restored
-    from a backup, or somebody has moved the group), the first event to be applied would move the
-    watermark over them, and then not even setting the group back would help.
+    Where the stream goes on behind records that nobody has applied, the first event to be applied
+    would move the watermark over them. These are read from the topic and applied first. It happens:
+    when a group without committed offsets is rebalanced before its first commit, Faust takes what
+    it has polled for read (its `_read_offset` outlives the assignment); when PostgreSQL was
+    restored from a backup; when somebody has moved the group.
     """
 
     def __init__(
@@ -31,15 +39,25 @@ class GuardedApplier:
         self._source = source
         self._patience = Patience(f"{topic}/{shard}")
         self._fits = False
-        self._begun = False
+        self._next: int | None = None
 
     async def apply(self, records: Sequence[SourceRecord]) -> None:
-        """See `Applier.apply`. Raises `PermanentError` for a partition that does not fit."""
-        if not self._begun:
+        """See `Applier.apply`. Raises `PermanentError` for a recreated topic."""
+        if self._next is None:
             await self._patience.until_done(self._check_end)
-            await self._patience.until_done(partial(self._check_begin, records[0].offset))
-            self._begun = True
-        await self._applier.apply(records)
+            # Read after the first record has come: a former owner commits only what it has
+            # applied, so what it did until now is in there.
+            self._next = await self._patience.until_done(self._next_of_record)
+        run: list[SourceRecord] = []
+        for record in records:
+            if record.offset > self._next:
+                if run:
+                    await self._applier.apply(run)
+                    run = []
+                await self._fill(self._next, record.offset)
+            run.append(record)
+            self._next = max(self._next, record.offset + 1)
+        await self._applier.apply(run)
 
     async def catch_up(self) -> None:
         """See `Applier.catch_up`. Raises `PermanentError` for a recreated topic."""
@@ -61,14 +79,27 @@ class GuardedApplier:
             )
         self._fits = True
 
-    async def _check_begin(self, first: int) -> None:
-        # Read after the first record has come: a former owner commits only what it has applied,
-        # so what it did until now is in there.
-        start = await self._record.watermark(self._topic, self._shard) + 1
-        if first > start and await self._source.has_record(self._shard, start, first):
-            raise PermanentError(
-                f"the worker group goes on at offset {first} of partition {self._shard} of"
-                f" {self._topic}, but PostgreSQL has applied it only up to {start - 1}: the events"
-                f" between would be lost. Set the group's offset back to {start}; or, to skip them,"
-                f" set this partition of {self._topic} to {first - 1} in ingested_offsets"
+    async def _next_of_record(self) -> int:
+        return await self._record.watermark(self._topic, self._shard) + 1
+
+    async def _fill(self, start: int, end: int) -> None:
+        """Apply the records in [start, end), if there are any: transaction markers, and records
+        that have expired, leave gaps too."""
+        told = False
+        while start < end:
+            missing = await self._patience.until_done(
+                partial(self._source.read, self._shard, start, end, FILLED_AT_ONCE)
             )
+            if not missing:
+                return
+            if not told:
+                log.warning(
+                    "the stream has skipped records: reading them from the topic",
+                    topic=self._topic,
+                    shard=self._shard,
+                    start=start,
+                    end=end,
+                )
+                told = True
+            await self._applier.apply(missing)
+            start = missing[-1].offset + 1

@@ -1,13 +1,14 @@
 """An input topic as the broker sees it, read beside Faust and never in its place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from scheduler.errors import StoreUnavailableError
+from scheduler.ports import SourceRecord
 
 REQUEST_MS = 10_000
 POLL_MS = 1000
@@ -46,14 +47,32 @@ class SourceLog:
 
     async def has_record(self, partition: int, start: int, end: int) -> bool:
         """Whether there is a record in [start, end): offsets may be taken by markers alone."""
+        return bool(await self.read(partition, start, end, 1))
+
+    async def read(
+        self, partition: int, start: int, end: int, limit: int
+    ) -> Sequence[SourceRecord]:
+        """The first records in [start, end), at most `limit`; empty when there are none."""
         async with self._use() as consumer:
             tp = self._tp(partition)
             consumer.assign([tp])
             consumer.seek(tp, start)
             while await consumer.position(tp) < end:
-                for records in (await consumer.getmany(tp, timeout_ms=POLL_MS)).values():
-                    return bool(records[0].offset < end)
-            return False
+                found = await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=limit)
+                if tp in found:
+                    return [
+                        SourceRecord(
+                            record.topic,
+                            record.partition,
+                            record.offset,
+                            record.key,
+                            record.value,
+                            tuple(record.headers or ()),
+                        )
+                        for record in found[tp]
+                        if record.offset < end
+                    ]
+            return []
 
     async def close(self) -> None:
         """Close the connections, within a bounded time."""

@@ -7,7 +7,7 @@ import pytest
 
 from scheduler.errors import PermanentError, StoreUnavailableError
 from scheduler.ports import Record, SourceRecord
-from streams.guard import GuardedApplier
+from streams.guard import FILLED_AT_ONCE, GuardedApplier
 from streams.source_log import SourceLog
 from tests.unit.applying import SHARD, TOPIC, RowsInMemory
 
@@ -27,8 +27,10 @@ class Source:
             raise StoreUnavailableError("Kafka", "away")
         return dict.fromkeys(partitions, self.end)
 
-    async def has_record(self, partition: int, start: int, end: int) -> bool:
-        return any(start <= offset < end for offset in self.offsets)
+    async def read(
+        self, partition: int, start: int, end: int, limit: int
+    ) -> Sequence[SourceRecord]:
+        return records(*[offset for offset in self.offsets if start <= offset < end][:limit])
 
 
 class Applied:
@@ -85,26 +87,26 @@ async def test_it_is_compared_once_and_waited_for() -> None:
     assert inner.offsets == [11, 12]
 
 
-@pytest.mark.parametrize(
-    ("offsets", "first"),
-    [
-        ((), 13),  # markers only, or records that have expired
-        ((11,), 11),
-        ((), 5),  # a redelivery
-    ],
-)
-async def test_gaps_without_records_pass(offsets: Collection[int], first: int) -> None:
-    guard, inner = guarded(Source(100, offsets), 10)
+@pytest.mark.parametrize("first", [5, 11, 13])  # a redelivery, the next, behind a gap
+async def test_gaps_without_records_pass(first: int) -> None:
+    guard, inner = guarded(Source(100), 10)
     await guard.apply(records(first))
     await guard.apply(records(50))
     assert inner.offsets == [first, 50]
 
 
-async def test_a_group_that_has_skipped_records_is_refused() -> None:
-    guard, inner = guarded(Source(100, (11, 12)), 10)
-    with pytest.raises(PermanentError, match="back to 11"):
-        await guard.apply(records(13))
-    assert not inner.offsets
+async def test_what_the_stream_has_skipped_is_applied_first() -> None:
+    guard, inner = guarded(Source(100, (11, 12, 14, 17)), 10)
+    await guard.apply(records(13, 15))
+    await guard.apply(records(16, 18))
+    assert inner.offsets == [11, 12, 13, 14, 15, 16, 17, 18]
+
+
+async def test_a_long_gap_is_read_in_pieces() -> None:
+    gap = range(11, 11 + 3 * FILLED_AT_ONCE + 1)
+    guard, inner = guarded(Source(10_000, gap), 10)
+    await guard.apply(records(gap.stop))
+    assert inner.offsets == [*gap, gap.stop]
 
 
 async def test_what_a_former_owner_applied_meanwhile_is_not_skipped() -> None:
