@@ -1,0 +1,102 @@
+"""What every benchmark gets: servers, sites on them, and how much to do."""
+
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]
+from redis.asyncio import Redis
+
+from bench.meter import Meter
+from bench.results import Figure
+from bench.site import Process, Site, site
+from pod_automation.stack import EmbeddedStack
+from scheduler.settings import ENV_PREFIX
+
+SERVERS = tuple(ENV_PREFIX + name for name in ("KAFKA_BOOTSTRAP", "REDIS_URL", "POSTGRES_DSN"))
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One run: where, and how much."""
+
+    servers: Mapping[str, str]
+    pids: Mapping[str, int]
+    folder: Path
+    quick: bool
+    repeats: int
+    say: Callable[[str], None]
+
+    def of(self, full: _T, quick: _T) -> _T:
+        """How much to do."""
+        return quick if self.quick else full
+
+    def site(self) -> AbstractAsyncContextManager[Site]:
+        """A new engine, removed afterwards."""
+        return site(self.servers, self.folder)
+
+    def meter(self, process: Process | None = None) -> Meter:
+        """A meter of the servers, as far as they are ours, and of `process`."""
+        return Meter({**self.pids, **({process.command: process.pid} if process else {})})
+
+    async def each_repeat(self, what: str, once: Callable[[], Awaitable[_T]]) -> list[_T]:
+        """What `once` gives, a few times."""
+        results: list[_T] = []
+        for number in range(self.repeats):
+            load = os.getloadavg()[0]
+            self.say(f"{what}, {number + 1} of {self.repeats} (load average {load:.1f})")
+            results.append(await once())
+        return results
+
+    async def versions(self) -> dict[str, str]:
+        """Of the servers, as they tell it."""
+        connection = await asyncpg.connect(self.servers[SERVERS[2]])
+        try:
+            postgres = str(await connection.fetchval("show server_version"))
+        finally:
+            await connection.close()
+        async with Redis.from_url(self.servers[SERVERS[1]]) as redis:
+            title, redis_version = server_of(await redis.info("server"))
+        found = {"PostgreSQL": postgres.split()[0], title: redis_version}
+        if kafka := self.pids.get("Kafka"):
+            # A broker does not tell; its class path does.
+            jar = re.search(
+                r"kafka_2\.\d+-([\d.]+)\.jar", " ".join(psutil.Process(kafka).cmdline())
+            )
+            found["Kafka"] = jar[1] if jar else "unknown"
+        return found
+
+
+Benchmark = Callable[[Bench], Awaitable[Sequence[Figure]]]
+
+
+def server_of(info: Mapping[str, object]) -> tuple[str, str]:
+    """Name and version, out of Redis's or Valkey's INFO."""
+    if "valkey_version" in info:
+        return "Valkey", str(info["valkey_version"])
+    return "Redis", str(info["redis_version"])
+
+
+@asynccontextmanager
+async def prepared(quick: bool, say: Callable[[str], None]) -> AsyncIterator[Bench]:
+    """A run on the servers that POD_AUTOMATION_* name, or else on a stack of our own."""
+    repeats = 3
+    with tempfile.TemporaryDirectory(prefix="pod-automation-bench-") as name:
+        folder = Path(name)
+        named = {each: os.environ[each] for each in SERVERS if os.environ.get(each)}
+        if named:
+            if missing := set(SERVERS) - named.keys():
+                raise SystemExit(f"name all three servers or none: {', '.join(missing)} is missing")
+            yield Bench(named, {}, folder, quick, repeats, say)
+            return
+        async with EmbeddedStack(folder / "stack", on_progress=say) as stack:
+            pids = {part.title: part.pid for part in stack.parts.values() if part.pid is not None}
+            yield Bench(stack.environment, pids, folder, quick, repeats, say)
