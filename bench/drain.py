@@ -1,0 +1,89 @@
+"""How fast one dispatcher fires a backlog, each timer exactly once."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from bench.harness import Bench
+from bench.load import HOUR_MS, Shards, World, insert
+from bench.meter import Spent
+from bench.results import Figure
+from bench.site import Site
+from schemas.codec import decode
+from schemas.events import WheelCursor
+from schemas.ids import execute_event_id
+
+GOAL = 50_000
+BATCHES = (2000, 5000)
+
+DISPATCHED = "select count(*) from pod_activities where status = 'dispatched'"
+
+
+async def run(bench: Bench) -> Sequence[Figure]:
+    """One dispatcher that comes back to a wheel in which all is overdue, spread over an hour."""
+    count = bench.of(200_000, 80_000)
+    figures = []
+    for limit in BATCHES:
+        what = f"drain of {count:,} in transactions of {limit:,}"
+        found = await bench.each_repeat(what, partial(_once, bench, count, limit))
+        figures.append(
+            Figure(
+                name=f"drain, one dispatcher, {limit:,} a transaction",
+                unit="timers/s",
+                values=[rate for rate, _, _ in found],
+                goal=GOAL,
+                notes={
+                    "timers": count,
+                    "until the record knows, timers/s": [projected for _, projected, _ in found],
+                    "processor": [spent for _, _, spent in found],
+                },
+            )
+        )
+    return figures
+
+
+async def _once(bench: Bench, count: int, limit: int) -> tuple[float, float, Spent]:
+    """Timers a second from the first commit to the last, and to the last row; processor time."""
+    async with bench.site() as site:
+        now_ms = time.time_ns() // 1_000_000
+        shards = World().timers(count, len(site.shards), now_ms - HOUR_MS, now_ms)
+        await insert(site.settings, shards)
+        await site.open_wheels(shards)
+        async with site.process("dispatcher", dispatch_batch=limit) as dispatcher:
+            meter = bench.meter(dispatcher)
+            meter.start()
+            await dispatcher.said("shard taken")
+            meter.start()
+
+            async def fired() -> int:
+                return count - await site.pending()
+
+            await dispatcher.until(fired, count, "timers fired", 0.1)
+            spent = meter.stop(count)
+
+            async def projected() -> int:
+                return await site.rows(DISPATCHED)
+
+            await dispatcher.until(projected, count, "rows dispatched")
+            known_ms = time.time_ns() / 1_000_000
+        first_ms, last_ms = await _commits(site)
+        await _check(site, shards)
+    # The first transaction is where the clock starts.
+    timers = count - limit
+    return timers / (last_ms - first_ms) * 1000, timers / (known_ms - first_ms) * 1000, spent
+
+
+async def _commits(site: Site) -> tuple[int, int]:
+    """When the first batch was committed, and the last: the cursors tell."""
+    cursors = await site.read(site.settings.topics.wheel_cursor)
+    times = [each.timestamp for each in cursors if decode(WheelCursor, each.value).seq > 0]
+    return min(times), max(times)
+
+
+async def _check(site: Site, shards: Shards) -> None:
+    """Each timer exactly once, for whoever reads committed records."""
+    records = await site.read(site.settings.topics.execute_engagement)
+    fired = {dict(record.headers)["ce_id"].decode() for record in records}
+    assert len(fired) == len(records)
+    due = {execute_event_id(each.activity_id, 1) for timers in shards.values() for each in timers}
+    assert fired == due

@@ -1,0 +1,94 @@
+"""How late timers fire, and how late whoever is to execute them hears of it."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from bench.harness import Bench
+from bench.load import World, far_away, insert, total
+from bench.results import Figure
+from bench.site import Site
+from scheduler.adapters.kafka_consumer import reading
+from schemas.codec import decode
+from schemas.events import ExecuteEngagement
+from schemas.times import millis
+
+RATES = (200, 2000)
+PENDING = 100_000
+SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+
+LEAD_S = 2
+ROWS_PER_S = 8_000
+"""Time to bring the timers into the stores before the first is due."""
+
+GRACE_S = 20
+
+Late = tuple[list[int], list[int]]
+"""Milliseconds from when each was due until it was dispatched, and until it was heard; sorted."""
+
+
+async def run(bench: Bench) -> Sequence[Figure]:
+    """Timers due at random times at a steady rate, others waiting beside them; one dispatcher."""
+    seconds = bench.of(20, 6)
+    figures: list[Figure] = []
+    async with bench.site() as site:
+        world = World()
+        await site.open_wheels(world.timers(PENDING, len(site.shards), *far_away()))
+        async with site.process("dispatcher") as dispatcher:
+            await dispatcher.said("shard taken", len(site.shards))
+            for rate in RATES:
+                what = f"lateness at {rate:,}/s for {seconds} s"
+                found = await bench.each_repeat(what, partial(_once, site, world, rate, seconds))
+                for name, share in SHARES.items():
+                    heard = [quantile(late, share) for _, late in found]
+                    figures.append(
+                        Figure(
+                            name=f"lateness at {rate:,}/s, {name}",
+                            unit="ms",
+                            values=[quantile(late, share) for late, _ in found],
+                            better="less",
+                            notes={"seconds": seconds, "pending": PENDING}
+                            | {"until read by a consumer, ms": heard},
+                        )
+                    )
+    return figures
+
+
+def quantile(ordered: Sequence[int], share: float) -> int:
+    """By nearest rank."""
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def _once(site: Site, world: World, rate: int, seconds: int) -> Late:
+    count = rate * seconds
+    from_ms = time.time_ns() // 1_000_000 + 1000 * (LEAD_S + count // ROWS_PER_S)
+    shards = world.timers(count, len(site.shards), from_ms, from_ms + 1000 * seconds)
+    partitions = [
+        TopicPartition(site.settings.topics.execute_engagement, each) for each in site.shards
+    ]
+    async with reading(site.settings.kafka_bootstrap, partitions) as consumer:
+        await consumer.seek_to_end(*partitions)
+        await insert(site.settings, shards)
+        await site.add(shards)
+        assert time.time_ns() // 1_000_000 < from_ms, "too slow for its own measurement"
+        async with asyncio.timeout(LEAD_S + count // ROWS_PER_S + seconds + GRACE_S):
+            return await _hear(consumer, total(shards))
+
+
+async def _hear(consumer: AIOKafkaConsumer, count: int) -> Late:
+    dispatched: list[int] = []
+    heard: list[int] = []
+    while len(heard) < count:
+        found = await consumer.getmany(timeout_ms=1000)
+        now_ms = time.time_ns() // 1_000_000
+        for records in found.values():
+            for record in records:
+                event = decode(ExecuteEngagement, record.value)
+                due_ms = millis(event.scheduled_for)
+                dispatched.append(millis(event.dispatched_at) - due_ms)
+                heard.append(now_ms - due_ms)
+    assert min(dispatched) >= 0, "fired early"
+    return sorted(dispatched), sorted(heard)
