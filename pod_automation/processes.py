@@ -20,6 +20,7 @@ from scheduler.dispatcher import Dispatcher
 from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
 from scheduler.settings import Settings
+from scheduler.tasks import ended
 from streams.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -114,9 +115,7 @@ async def run_both(settings: Settings, stop: asyncio.Event) -> None:
             if task.done():
                 task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*tasks)
 
 
 def serve(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

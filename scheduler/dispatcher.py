@@ -16,6 +16,7 @@ from scheduler.backoff import Backoff
 from scheduler.dispatch import ShardDispatcher, Turn
 from scheduler.errors import FencedError, TransientError, WheelLostError
 from scheduler.ports import ShardGroup, Wheel
+from scheduler.tasks import ended
 
 log = structlog.get_logger(__name__)
 
@@ -97,10 +98,8 @@ class Dispatcher:
                         task.result()
             await self._leave(list(self._kept))
         finally:
-            tasks = [*loops, stopped, *(kept.task for kept in self._kept.values())]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            stopped.cancel()
+            await ended(*loops, *(kept.task for kept in self._kept.values()))
 
     async def _follow_group(self) -> None:
         backoff = Backoff()
@@ -129,8 +128,7 @@ class Dispatcher:
         if leaving:
             await asyncio.wait([kept.task for kept in leaving], timeout=STOP_S)
         for shard, kept in zip(shards, leaving, strict=True):
-            kept.task.cancel()
-            await asyncio.gather(kept.task, return_exceptions=True)
+            await ended(kept.task)
             self._kept.pop(shard, None)
 
     async def _keep(self, shard: int) -> None:
@@ -176,8 +174,7 @@ class Dispatcher:
                 async with asyncio.timeout(FLUSH_S):
                     await owner.flush()
         finally:
-            projecting.cancel()
-            await asyncio.gather(projecting, return_exceptions=True)
+            await ended(projecting)
 
     async def _turn(self, shard: int, kept: _Kept, owner: ShardDispatcher) -> Turn:
         kept.wake.clear()

@@ -151,8 +151,11 @@ class Pump(Generic[TokenT]):
         """Turn after turn, until cancelled. Raises what the applier raises: then nothing more may
         be acked, and the process should end.
         """
-        while True:
+        task = asyncio.current_task()
+        while task is None or not task.cancelling():
             await self.run_once()
+        # In Python 3.11 a driver's `wait_for` can swallow the cancellation (gh-86296).
+        raise asyncio.CancelledError
 
     async def run_once(self) -> int:
         """Apply and ack one batch; returns its size. 0: there was none, and the stores were

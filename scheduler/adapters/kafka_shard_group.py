@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from scheduler.adapters.kafka_errors import translated
+from scheduler.tasks import ended
 
 log = structlog.get_logger(__name__)
 
@@ -70,8 +71,7 @@ class KafkaShardGroup:
         consumer, self._consumer = self._consumer, None
         polling, self._polling = self._polling, None
         if polling is not None:
-            polling.cancel()
-            await asyncio.gather(polling, return_exceptions=True)
+            await ended(polling)
         if consumer is not None:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(CLOSE_S):
