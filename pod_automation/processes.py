@@ -21,6 +21,7 @@ from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
 from scheduler.settings import Settings
 from scheduler.tasks import ended
+from streams.quiet import quiet_libraries
 from streams.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
@@ -88,8 +89,9 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
     stopping = asyncio.create_task(stop.wait(), name="grace")
     stopping.add_done_callback(lambda _: watchdog.stop_within_grace())
     try:
-        async with dispatcher(settings) as running:
-            await running.run(stop)
+        with quiet_libraries():
+            async with dispatcher(settings) as running:
+                await running.run(stop)
     finally:
         stopping.cancel()
         watchdog.stop()
