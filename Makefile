@@ -97,6 +97,7 @@ check: $(VENV)/.dev ## Format, lint, types, import rules, freshness of generated
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PY) -m schemas.generate --check
+	$(PY) -m scheduler.settings_reference --check
 	$(PY) -m pytest -qq tests/unit/test_import_rules.py
 	@if docker compose version >/dev/null 2>&1; then echo "docker compose config -q"; exec docker compose config -q; \
 	else echo "docker-compose.yml not checked: no docker compose on this machine"; fi

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from scheduler.adapters.kafka_consumer import stop
 from scheduler.errors import StoreUnavailableError
 from scheduler.ports import SourceRecord
 
 REQUEST_MS = 10_000
 POLL_MS = 1000
-CLOSE_S = 2.0
 
 
 class SourceLog:
@@ -78,7 +78,7 @@ class SourceLog:
         """Close the connections, within a bounded time."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await _stop(consumer)
+            await stop(consumer)
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._topic, partition)
@@ -106,17 +106,6 @@ class SourceLog:
         try:
             await consumer.start()
         except BaseException:
-            await _stop(consumer)
+            await stop(consumer)
             raise
         return consumer
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    # In a task of its own: stop() awaits tasks that it has cancelled, and the CancelledError of
-    # one of them may come out of it (group_coordinator.py:180) and would end our caller.
-    stopping = asyncio.ensure_future(consumer.stop())
-    done, _ = await asyncio.wait([stopping], timeout=CLOSE_S)
-    if not done:
-        stopping.cancel()
-    elif not stopping.cancelled():
-        stopping.exception()

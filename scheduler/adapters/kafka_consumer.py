@@ -38,10 +38,11 @@ async def reading(
         await consumer.start()
         yield consumer
     finally:
-        await _stop(consumer)
+        await stop(consumer)
 
 
-async def _stop(consumer: AIOKafkaConsumer) -> None:
+async def stop(consumer: AIOKafkaConsumer) -> None:
+    """Close `consumer` within `CLOSE_S`, whatever state it is in; raises nothing."""
     # In a task of its own: stop() awaits tasks that it has cancelled, and one that had not begun
     # yet lets its CancelledError out (group_coordinator.py:180), which would end our caller.
     stopping = asyncio.ensure_future(consumer.stop())
