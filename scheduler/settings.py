@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         50, ge=0, le=1000, description="How long an event may wait for others to join its batch."
     )
     dispatch_batch: int = Field(
-        2000, ge=1, le=20_000, description="Timers of one transaction, at most."
+        5000, ge=1, le=20_000, description="Timers of one transaction, at most."
     )
     session_timeout_ms: int = Field(
         6000,

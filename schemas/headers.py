@@ -55,11 +55,12 @@ def event_headers(event_type: type[Event], event_id: str, at_ms: int) -> Headers
 
     `at_ms` is when it happened, in milliseconds UTC.
     """
-    return [
-        ("ce_id", event_id.encode()),
-        ("ce_time", rfc3339(at_ms).encode()),
-        *_CONSTANT[event_type],
-    ]
+    return [("ce_id", event_id.encode()), *headers_behind_id(event_type, at_ms)]
+
+
+def headers_behind_id(event_type: type[Event], at_ms: int) -> Headers:
+    """All headers of `event_headers` but `ce_id`: the same for every event of a batch."""
+    return [("ce_time", rfc3339(at_ms).encode()), *_CONSTANT[event_type]]
 
 
 def dead_letter_headers(

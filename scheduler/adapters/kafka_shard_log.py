@@ -16,7 +16,7 @@ from scheduler.errors import StoreUnavailableError
 from scheduler.timer import Timer
 from schemas import codec
 from schemas.events import EngagementStatus, ExecuteEngagement, WheelCursor
-from schemas.headers import Headers, event_headers
+from schemas.headers import Headers, event_headers, headers_behind_id
 from schemas.ids import execute_event_id, status_event_id
 from schemas.topics import Topics
 
@@ -100,6 +100,8 @@ class KafkaShardLog:
             raise StoreUnavailableError("Kafka", "the shard's log is not fenced")
         with translated(self._shard):
             async with asyncio.timeout(CALL_S):
+                execute_headers = headers_behind_id(ExecuteEngagement, at_ms)
+                status_headers = headers_behind_id(EngagementStatus, at_ms)
                 executes = _Batches(producer, self._topics.execute_engagement, self._shard)
                 statuses = _Batches(producer, self._topics.engagement_status, self._shard)
                 for start in range(0, len(timers), ENCODE_SLICE):
@@ -107,8 +109,18 @@ class KafkaShardLog:
                         await asyncio.sleep(0)
                     for timer in timers[start : start + ENCODE_SLICE]:
                         key = timer.post_id.encode()
-                        await executes.append(key, *_execute(timer, at_ms))
-                        await statuses.append(key, *_dispatched(timer, at_ms))
+                        event_id = execute_event_id(timer.activity_id, timer.attempt)
+                        await executes.append(
+                            key,
+                            _execute(timer, at_ms),
+                            [("ce_id", event_id.encode()), *execute_headers],
+                        )
+                        event_id = status_event_id(timer.activity_id, "dispatched", timer.attempt)
+                        await statuses.append(
+                            key,
+                            _dispatched(timer, at_ms),
+                            [("ce_id", event_id.encode()), *status_headers],
+                        )
                 await executes.send()
                 await statuses.send()
                 moved = await producer.send(
@@ -174,8 +186,8 @@ class _Batches:
         return int((await self.sent[-1]).offset) + self._last_count - 1
 
 
-def _execute(timer: Timer, at_ms: int) -> tuple[bytes, Headers]:
-    value = codec.execute_engagement(
+def _execute(timer: Timer, at_ms: int) -> bytes:
+    return codec.execute_engagement(
         timer.activity_id,
         timer.pod_id,
         timer.post_id,
@@ -185,12 +197,10 @@ def _execute(timer: Timer, at_ms: int) -> tuple[bytes, Headers]:
         timer.due_ms,
         at_ms,
     )
-    event_id = execute_event_id(timer.activity_id, timer.attempt)
-    return value, event_headers(ExecuteEngagement, event_id, at_ms)
 
 
-def _dispatched(timer: Timer, at_ms: int) -> tuple[bytes, Headers]:
-    value = codec.engagement_status(
+def _dispatched(timer: Timer, at_ms: int) -> bytes:
+    return codec.engagement_status(
         timer.activity_id,
         timer.pod_id,
         timer.post_id,
@@ -201,8 +211,6 @@ def _dispatched(timer: Timer, at_ms: int) -> tuple[bytes, Headers]:
         at_ms,
         timer.due_ms,
     )
-    event_id = status_event_id(timer.activity_id, "dispatched", timer.attempt)
-    return value, event_headers(EngagementStatus, event_id, at_ms)
 
 
 async def _last_cursor(
