@@ -31,6 +31,12 @@ def cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def end_if_cancelled() -> None:
+    """Raises `asyncio.CancelledError` where a driver has swallowed it (see `cancelled`)."""
+    if cancelled():
+        raise asyncio.CancelledError
+
+
 async def answer(store: str, asked: Coroutine[Any, Any, _T], within_s: float = ANSWER_S) -> _T:
     """What `asked` gives. Raises `StoreUnavailableError` when that takes too long: a host that
     drops packets says nothing for minutes."""

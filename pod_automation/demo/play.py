@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.init import initialise
-from pod_automation.cli.loop import cancelled
+from pod_automation.cli.loop import cancelled, end_if_cancelled
 from pod_automation.cli.overview import look
 from pod_automation.demo.audit import audit
 from pod_automation.demo.child import Child, NotReadyError, clean_environment
@@ -151,6 +151,7 @@ class Demo:
         try:
             async with asyncio.timeout(READY_S):
                 while True:
+                    end_if_cancelled()
                     seen = await look(settings)
                     kafka, wheels = seen.kafka.value, seen.redis.value
                     joined = kafka and kafka.workers and kafka.dispatchers
@@ -189,6 +190,7 @@ class Demo:
         began_s = loop.time()
         async with EventSender(settings) as sender:
             for at_s, delivery in self._scenario.deliveries():
+                end_if_cancelled()
                 await asyncio.sleep(began_s + at_s - loop.time())
                 if isinstance(delivery, bytes):
                     await sender.send_record(b"broken", delivery, [])
@@ -210,6 +212,7 @@ class Demo:
         try:
             async with asyncio.timeout(patience_s):
                 while min(state.total("executed"), state.total("recorded")) < asked:
+                    end_if_cancelled()
                     state.changed.clear()
                     await state.changed.wait()
         except TimeoutError:

@@ -23,7 +23,7 @@ async def test_a_task_that_swallows_a_cancellation_ends_all_the_same() -> None:
 
     task = asyncio.create_task(stubborn())
     await begun.wait()
-    await ended(task)
+    await ended(task, again_s=0.01)
     assert task.cancelled()
     assert swallowed == 2
 
