@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 
 from bench.harness import Bench
@@ -12,6 +13,7 @@ from bench.site import Site
 from schemas.codec import decode
 from schemas.events import WheelCursor
 from schemas.ids import execute_event_id
+from schemas.times import millis
 
 GOAL = 50_000
 BATCHES = (2000, 5000)
@@ -21,14 +23,14 @@ DISPATCHED = "select count(*) from pod_activities where status = 'dispatched'"
 
 async def run(bench: Bench) -> Sequence[Figure]:
     """One dispatcher that comes back to a wheel in which all is overdue, spread over an hour."""
-    count = bench.of(200_000, 80_000)
+    count = bench.of(400_000, 80_000)
     figures = []
     for limit in BATCHES:
         what = f"drain of {count:,} in transactions of {limit:,}"
         found = await bench.each_repeat(what, partial(_once, bench, count, limit))
         figures.append(
             Figure(
-                name=f"drain, one dispatcher, {limit:,} a transaction",
+                name=f"drain, {limit:,} a transaction",
                 unit="timers/s",
                 values=[rate for rate, _, _ in found],
                 goal=GOAL,
@@ -43,7 +45,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
 
 
 async def _once(bench: Bench, count: int, limit: int) -> tuple[float, float, Spent]:
-    """Timers a second from the first commit to the last, and to the last row; processor time."""
+    """Timers a second from the first claim to the last commit, and to the last row."""
     async with bench.site() as site:
         now_ms = time.time_ns() // 1_000_000
         shards = World().timers(count, len(site.shards), now_ms - HOUR_MS, now_ms)
@@ -66,18 +68,20 @@ async def _once(bench: Bench, count: int, limit: int) -> tuple[float, float, Spe
 
             await dispatcher.until(projected, count, "rows dispatched")
             known_ms = time.time_ns() / 1_000_000
-        first_ms, last_ms = await _commits(site)
+        first_ms, last_ms = await _first_and_last(site)
         await _check(site, shards)
-    # The first transaction is where the clock starts.
-    timers = count - limit
-    return timers / (last_ms - first_ms) * 1000, timers / (known_ms - first_ms) * 1000, spent
+    return count / (last_ms - first_ms) * 1000, count / (known_ms - first_ms) * 1000, spent
 
 
-async def _commits(site: Site) -> tuple[int, int]:
-    """When the first batch was committed, and the last: the cursors tell."""
+async def _first_and_last(site: Site) -> tuple[int, int]:
+    """When the first batch was claimed, and the last committed: the cursors tell.
+
+    Not from the first commit on: by then all shards have a batch in hand that is nearly done.
+    """
     cursors = await site.read(site.settings.topics.wheel_cursor)
-    times = [each.timestamp for each in cursors if decode(WheelCursor, each.value).seq > 0]
-    return min(times), max(times)
+    batches = [each for each in cursors if decode(WheelCursor, each.value).seq > 0]
+    claimed = [datetime.fromisoformat(dict(each.headers)["ce_time"].decode()) for each in batches]
+    return millis(min(claimed)), max(each.timestamp for each in batches)
 
 
 async def _check(site: Site, shards: Shards) -> None:

@@ -39,14 +39,17 @@ async def run(bench: Bench) -> Sequence[Figure]:
         assert await site.pending() == count
     return [
         Figure(
-            name=f"idle dispatcher, {count:,} pending",
+            name="idle dispatcher",
             unit="% of a core",
             values=shares,
             goal=GOAL_PERCENT,
             better="less",
-            notes={"seconds": seconds},
+            notes={"seconds": seconds, "pending": count},
         ),
         Figure(
-            name=f"memory of the idle dispatcher, {count:,} pending", unit="MiB", values=[memory]
+            name="idle dispatcher, resident memory",
+            unit="MiB",
+            values=[memory],
+            notes={"pending": count},
         ),
     ]

@@ -43,7 +43,7 @@ async def _on(bench: Bench, url: str, timers: Shards) -> Figure:
         server = " ".join(server_of(await redis.info("server")))
         what = f"memory of {total(timers):,} timers in {server}"
         return Figure(
-            name=f"memory, {total(timers):,} pending, {server}",
+            name=f"{total(timers):,} pending, {server}",
             unit="bytes/timer",
             values=await bench.each_repeat(what, partial(_once, redis, url, timers)),
             goal=GOAL,

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import orjson
 import psutil  # type: ignore[import-untyped]
 from msgspec import Struct, to_builtins
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 PACKAGES = (
@@ -47,18 +48,15 @@ class Figure(Struct, frozen=True, kw_only=True):
 
 def table(figures: Sequence[Figure]) -> Table:
     """The figures for people."""
-    made = Table(
-        "figure", "median", "lowest to highest", "unit", "goal", "", title="pod-automation"
-    )
+    made = Table("figure", "median", "range", "unit", "goal", box=SIMPLE_HEAD)
     for column in made.columns[1:3]:
         column.justify = "right"
     for each in figures:
-        goal = (
-            "" if each.goal is None else f"{'≥' if each.better == 'more' else '≤'} {each.goal:,g}"
-        )
-        verdict = {True: "[green]reached[/]", False: "[red]missed[/]", None: ""}[each.reached]
+        mark = {True: "[green]✓[/] ", False: "[red]✗[/] ", None: ""}[each.reached]
+        sign = "≥" if each.better == "more" else "≤"
+        goal = "" if each.goal is None else f"{mark}{sign} {each.goal:,g}"
         spread = f"{short(min(each.values))} to {short(max(each.values))}"
-        made.add_row(each.name, short(each.median), spread, each.unit, goal, verdict)
+        made.add_row(each.name, short(each.median), spread, each.unit, goal)
     return made
 
 
