@@ -13,7 +13,7 @@ from rich.console import Console
 
 from bench import drain, idle, ingest, lateness, memory, rebuild
 from bench.harness import Benchmark, prepared
-from bench.results import Figure, report, table, write
+from bench.results import Figure, commit, report, table, write
 from pod_automation.cli.loop import run
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -55,11 +55,13 @@ async def _measure(names: Sequence[str], quick: bool, file: Path) -> None:
     def say(line: str) -> None:
         console.print(f"[dim]{time.monotonic() - began:5.0f} s[/]  {line}")
 
+    # At the start: whoever works on beside it commits meanwhile.
+    measured = await commit()
     figures: list[Figure] = []
     async with prepared(quick, say) as bench:
         for name in names:
             figures += await BENCHMARKS[name](bench)
-        found = await report(figures, await bench.versions())
+        found = report(figures, await bench.versions(), measured)
     write(file, found)
     Console().print(table(figures))
     say(f"written to {file}")

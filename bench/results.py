@@ -65,12 +65,14 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-async def report(figures: Sequence[Figure], servers: Mapping[str, str]) -> dict[str, Any]:
-    """Everything somebody needs who wants to compare, as JSON has it."""
+def report(
+    figures: Sequence[Figure], servers: Mapping[str, str], measured: str | None
+) -> dict[str, Any]:
+    """Everything somebody needs who wants to compare, as JSON has it; `measured` is the commit."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
-        "commit": await _commit(),
+        "commit": measured,
         "machine": _machine(),
         "versions": {"Python": platform.python_version()}
         | {name: version(name) for name in PACKAGES}
@@ -105,7 +107,7 @@ def _processor() -> str:
     return next(models, platform.processor() or platform.machine())
 
 
-async def _commit() -> str | None:
+async def commit() -> str | None:
     """The commit that was measured, with a + where files differ from it."""
     try:
         git = await asyncio.create_subprocess_exec(
