@@ -76,6 +76,10 @@ class PostgresRecord:
                     "application_name": "pod-automation",
                     # Compiling pays for analytical queries; here it is all cost.
                     "jit": "off",
+                    # Thousands of ids against a table of a few hundred thousand rows: the planner
+                    # would read all of the table for each statement.
+                    "enable_hashjoin": "off",
+                    "enable_mergejoin": "off",
                 },
             )
         # Also what a call may wait for a free connection.
