@@ -39,3 +39,23 @@ class PacingPolicy:
             value = getattr(self, field.name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{field.name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Attempts of one engagement at most, and the waits between them.
+
+    Before attempt n + 1: `first_delay_ms` x 2^(n-1), moved by up to `jitter` (a share of it).
+    """
+
+    attempts: int = 3
+    first_delay_ms: int = 30_000
+    jitter: float = 0.10
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1, not {self.attempts}")
+        if self.first_delay_ms < 0:
+            raise ValueError(f"first_delay_ms must not be negative, but is {self.first_delay_ms}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter is a share from 0 up to 1, not {self.jitter}")

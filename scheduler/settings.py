@@ -7,13 +7,15 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scheduler.errors import SettingsError
-from scheduler.policy import HOUR_MS, MINUTE_MS, DelayWindow, PacingPolicy
-from schemas.topics import DISPATCHER_GROUP, WORKER_GROUP, Topics
+from scheduler.policy import HOUR_MS, MINUTE_MS, DelayWindow, PacingPolicy, RetryPolicy
+from schemas.events import MAX_COMMAND_ACTIVITIES
+from schemas.topics import DISPATCHER_GROUP, EXECUTOR_GROUP, WORKER_GROUP, Topics
 
 ENV_PREFIX = "POD_AUTOMATION_"
 
 LIKE_JITTER = 0.10
 COMMENT_JITTER = 0.15
+BACKOFF_JITTER = 0.10
 
 
 class Settings(BaseSettings):
@@ -61,6 +63,53 @@ class Settings(BaseSettings):
     )
     comment_min_delay_ms: int = Field(1 * HOUR_MS, ge=0, description="Earliest comment.")
     comment_max_delay_ms: int = Field(6 * HOUR_MS, ge=0, description="Latest comment.")
+
+    queue_concurrency: int = Field(
+        5, ge=1, le=1000, description="Engagements that one executor process handles at once."
+    )
+    queue_attempts: int = Field(
+        3, ge=1, le=200, description="Attempts of one engagement; after the last it has failed."
+    )
+    backoff_initial_delay_ms: int = Field(
+        30_000,
+        ge=0,
+        description="Wait before the second attempt; before each further one twice as long.",
+    )
+    result_timeout_ms: int = Field(
+        15 * MINUTE_MS,
+        ge=1,
+        description="An attempt without a result after this time counts as failed.",
+    )
+    batch_size_likes: int = Field(
+        20, ge=1, le=MAX_COMMAND_ACTIVITIES, description="Pending likes that are scheduled at once."
+    )
+    batch_size_comments: int = Field(
+        10,
+        ge=1,
+        le=MAX_COMMAND_ACTIVITIES,
+        description="Pending comments that are scheduled at once.",
+    )
+    sweep_interval_ms: int = Field(
+        0,
+        ge=0,
+        description="How often a worker schedules all pending, due rows by itself; 0: never.",
+    )
+
+    completed_job_keep_count: int = Field(
+        1000, ge=0, description="Executed activities that are kept, of each pod."
+    )
+    completed_job_age_days: float = Field(
+        7, gt=0, description="Days after which an executed activity is removed."
+    )
+    failed_job_keep_count: int = Field(
+        500, ge=0, description="Failed, cancelled and expired activities kept, of each pod."
+    )
+    failed_job_age_days: float = Field(
+        30, gt=0, description="Days after which a failed, cancelled or expired one is removed."
+    )
+    retention_interval_ms: int = Field(
+        60_000, ge=0, description="How often a worker removes what need not be kept; 0: never."
+    )
 
     ingest_batch_events: int = Field(
         200, ge=1, le=10_000, description="Events of one partition applied at once, at most."
@@ -110,6 +159,11 @@ class Settings(BaseSettings):
         )
 
     @cached_property
+    def retries(self) -> RetryPolicy:
+        """What happens to attempts that fail."""
+        return RetryPolicy(self.queue_attempts, self.backoff_initial_delay_ms, BACKOFF_JITTER)
+
+    @cached_property
     def topics(self) -> Topics:
         """Topic names with the prefix."""
         return Topics.prefixed(self.topic_prefix)
@@ -118,6 +172,11 @@ class Settings(BaseSettings):
     def worker_group(self) -> str:
         """Consumer group of the workers."""
         return self.topic_prefix + WORKER_GROUP
+
+    @property
+    def executor_group(self) -> str:
+        """Consumer group of the executors."""
+        return self.topic_prefix + EXECUTOR_GROUP
 
     @property
     def dispatcher_group(self) -> str:

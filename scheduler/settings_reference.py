@@ -20,6 +20,8 @@ COMMAND = "python -m scheduler.settings_reference"
 _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Servers and names", ("kafka_", "redis_", "postgres_", "partitions", "topic_")),
     ("Pacing", ("like_", "comment_")),
+    ("Engagements", ("queue_", "backoff_", "result_", "batch_size_", "sweep_")),
+    ("Retention", ("completed_", "failed_", "retention_")),
     ("Processes", ()),
 )
 

@@ -9,6 +9,7 @@ from schemas.events import (
     EngagementStatus,
     Event,
     ExecuteEngagement,
+    PodCommand,
     PostDetected,
     WheelCursor,
 )
@@ -23,6 +24,7 @@ EVENTS_BY_TOPIC: dict[str, type[Event]] = {
     topics.EXECUTE_ENGAGEMENT: ExecuteEngagement,
     topics.ENGAGEMENT_EXECUTED: EngagementExecuted,
     topics.ENGAGEMENT_STATUS: EngagementStatus,
+    topics.POD_COMMANDS: PodCommand,
     topics.WHEEL_CURSOR: WheelCursor,
 }
 
@@ -42,10 +44,14 @@ _PROMISES = {
     topics.EXECUTE_ENGAGEMENT: "Exactly once for `read_committed` consumers, and never before "
     "`scheduled_for`. Answer into the partition it was read from.",
     topics.ENGAGEMENT_EXECUTED: "Send it as often as you like: a result is counted once. Best into "
-    "the partition that the `execute-engagement` was read from; elsewhere it is forwarded.",
+    "the partition that the `execute-engagement` was read from; elsewhere it is forwarded. The "
+    "engine itself reports here, as a failure, that no result has come in time.",
     topics.ENGAGEMENT_STATUS: "`dispatched` is exactly once for `read_committed` consumers, in one "
     "transaction with its `execute-engagement`. All other statuses are at least once; copies "
     "carry the same derived `event_id`.",
+    topics.POD_COMMANDS: "Send it as often as you like: what is done already is not done again. A "
+    "command about one post has the post's key and goes to its partition; elsewhere it is "
+    "forwarded. `cancel` is written to every partition.",
     topics.WHEEL_CURSOR: "Internal and compacted: one record a shard, with the shard's number as "
     "key. Exactly once for `read_committed` consumers, in one transaction with the batch it "
     "closes. Of use to other programs only for measuring.",
@@ -56,17 +62,19 @@ _PROMISES = {
 _RECEIVED = (
     topics.POST_DETECTED,
     topics.ENGAGEMENT_EXECUTED,
+    topics.POD_COMMANDS,
     topics.ENGAGEMENT_STATUS,
     topics.WHEEL_CURSOR,
 )
 _SENT = (
     topics.EXECUTE_ENGAGEMENT,
+    topics.ENGAGEMENT_EXECUTED,
     topics.ENGAGEMENT_STATUS,
     topics.WHEEL_CURSOR,
     topics.DEAD_LETTER,
 )
 # Sent by others, who may leave the CloudEvents headers out.
-_FOREIGN = (topics.POST_DETECTED, topics.ENGAGEMENT_EXECUTED)
+_FOREIGN = (topics.POST_DETECTED, topics.ENGAGEMENT_EXECUTED, topics.POD_COMMANDS)
 
 _BINDING_VERSION = "0.5.0"
 _CLOUD_EVENT = "CloudEventHeaders"
@@ -224,7 +232,7 @@ def _example_headers(event_type: type[Event]) -> Json:
     }
 
 
-_WHEN = ("detected_at", "dispatched_at", "executed_at", "at")
+_WHEN = ("detected_at", "dispatched_at", "executed_at", "at", "issued_at")
 _CURSOR_TIME = "2026-11-24T08:05:00.012Z"
 
 

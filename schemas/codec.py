@@ -11,7 +11,7 @@ import msgspec
 import orjson
 
 from schemas.events import EngagementType, Event, StatusName
-from schemas.ids import execute_event_id, status_event_id
+from schemas.ids import execute_event_id, status_event_id, timeout_event_id
 from schemas.times import EARLIEST_MS, LATEST_MS, millis, moment, rfc3339
 
 MAX_REASON_CHARS = 300
@@ -143,6 +143,35 @@ def engagement_status(
     if reason is not None:
         fields["reason"] = reason
     return orjson.dumps(fields)
+
+
+def result_timeout(
+    activity_id: str,
+    pod_id: str,
+    post_id: str,
+    member_id: str,
+    engagement_type: EngagementType,
+    attempt: int,
+    at_ms: int,
+    error: str,
+) -> bytes:
+    """An `engagement-executed` event by which the engine gives an attempt up; as
+    `execute_engagement`."""
+    return orjson.dumps(
+        {
+            "event_id": timeout_event_id(activity_id, attempt),
+            "activity_id": activity_id,
+            "pod_id": pod_id,
+            "post_id": post_id,
+            "member_id": member_id,
+            "engagement_type": engagement_type,
+            "attempt": attempt,
+            "outcome": "failed",
+            "executed_at": rfc3339(at_ms),
+            "error": error,
+            "retryable": True,
+        }
+    )
 
 
 def _shortened(text: str) -> str:

@@ -13,6 +13,8 @@ MAX_ID_CHARS = 200
 # An executor derives the id of its result from the activity's: an id and a suffix must fit.
 MAX_EVENT_ID_CHARS = 256
 MAX_MEMBERS = 10_000
+MAX_COMMAND_ACTIVITIES = 1_000
+MAX_RETRY_AFTER_MS = 7 * 24 * 3_600_000
 
 # Control characters have no place in an id; PostgreSQL refuses NUL outright. The end is written as
 # a look-ahead, since Python's $ lets one line feed pass.
@@ -43,6 +45,7 @@ Instant = Annotated[
 ]
 EngagementType = Literal["like", "comment"]
 Outcome = Literal["executed", "failed"]
+CommandName = Literal["schedule", "dispatch", "cancel"]
 StatusName = Literal[
     "pending",
     "scheduled",
@@ -125,6 +128,10 @@ class EngagementExecuted(Struct, frozen=True, kw_only=True, omit_defaults=True):
     retryable: Annotated[
         bool, Meta(description="For a failure: whether another attempt may help.")
     ] = True
+    retry_after_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_RETRY_AFTER_MS)] | None,
+        Meta(description="For a failure: wait this long instead of the back-off's time."),
+    ] = None
 
 
 class EngagementStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -149,6 +156,35 @@ class EngagementStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = None
 
 
+class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Do something with activities that are there. Sent by clients and the command line.
+
+    `schedule`: plan those of `activity_ids`, all of `post_id`, that are still pending, in this
+    order. `dispatch`: fire those of `activity_ids` now, if they wait in the wheel. `cancel`: cancel
+    all that wait in the wheel (`pod_id`: of this pod); to be written to every partition.
+    """
+
+    event_id: EventId
+    command: Annotated[CommandName, Meta(description="What is to be done.")]
+    issued_at: Annotated[Instant, Meta(description="When it was asked for.")]
+    post_id: Annotated[Id | None, Meta(description="The post that the activities belong to.")] = (
+        None
+    )
+    activity_ids: Annotated[
+        tuple[Id, ...],
+        Meta(max_length=MAX_COMMAND_ACTIVITIES, description="The activities, in order."),
+    ] = ()
+    pod_id: Annotated[Id | None, Meta(description="For `cancel`: this pod alone.")] = None
+    like_cap: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="For `schedule`: likes of the post in the cap's window, at most."),
+    ] = None
+    reason: Annotated[
+        Annotated[str, Meta(max_length=MAX_ID_CHARS)] | None,
+        Meta(description="Why, for people; carried on in the statuses."),
+    ] = None
+
+
 class WheelCursor(Struct, frozen=True, kw_only=True):
     """How far a shard's wheel has been fired: the last committed batch. Internal, compacted.
 
@@ -161,4 +197,11 @@ class WheelCursor(Struct, frozen=True, kw_only=True):
     gen: Annotated[str, Meta(description="Names the life of the wheel.")]
 
 
-Event = PostDetected | ExecuteEngagement | EngagementExecuted | EngagementStatus | WheelCursor
+Event = (
+    PostDetected
+    | ExecuteEngagement
+    | EngagementExecuted
+    | EngagementStatus
+    | PodCommand
+    | WheelCursor
+)

@@ -7,6 +7,7 @@ from schemas.events import (
     EngagementStatus,
     Event,
     ExecuteEngagement,
+    PodCommand,
     PostDetected,
     WheelCursor,
 )
@@ -65,6 +66,14 @@ EXAMPLES: dict[type[Event], Event] = {
         attempt=1,
         at=_SENT,
         scheduled_for=_DUE,
+    ),
+    PodCommand: PodCommand(
+        event_id=f"schedule-likes-{_POD}-1795507500000:{_POST}",
+        command="schedule",
+        issued_at=_DUE,
+        post_id=_POST,
+        activity_ids=(_LIKE,),
+        like_cap=3,
     ),
     WheelCursor: WheelCursor(seq=41, nonce="9f86d081884c7d65", gen="2c26b46b68ffc68f"),
 }

@@ -11,6 +11,7 @@ from schemas.events import (
     EngagementStatus,
     Event,
     ExecuteEngagement,
+    PodCommand,
     PostDetected,
     WheelCursor,
 )
@@ -27,6 +28,7 @@ CE_TYPES: dict[type[Event], str] = {
     ExecuteEngagement: "pod-automation.execute-engagement.v1",
     EngagementExecuted: "pod-automation.engagement-executed.v1",
     EngagementStatus: "pod-automation.engagement-status.v1",
+    PodCommand: "pod-automation.pod-command.v1",
     WheelCursor: "pod-automation.wheel-cursor.v1",
 }
 
@@ -36,18 +38,22 @@ CE_SOURCES: dict[type[Event], str] = {
     ExecuteEngagement: "/pod-automation/engine",
     EngagementExecuted: "/pod-automation/executor",
     EngagementStatus: "/pod-automation/engine",
+    PodCommand: "/pod-automation/client",
     WheelCursor: "/pod-automation/engine",
 }
 
-_CONSTANT: dict[type[Event], tuple[tuple[str, bytes], ...]] = {
-    event_type: (
+
+def _constant(event_type: type[Event], source: str) -> tuple[tuple[str, bytes], ...]:
+    return (
         ("ce_specversion", SPECVERSION.encode()),
         ("ce_type", CE_TYPES[event_type].encode()),
-        ("ce_source", CE_SOURCES[event_type].encode()),
+        ("ce_source", source.encode()),
         ("content-type", CONTENT_TYPE.encode()),
     )
-    for event_type in CE_TYPES
-}
+
+
+_CONSTANT = {event_type: _constant(event_type, CE_SOURCES[event_type]) for event_type in CE_TYPES}
+_TIMEOUT = _constant(EngagementExecuted, CE_SOURCES[ExecuteEngagement])
 
 
 def event_headers(event_type: type[Event], event_id: str, at_ms: int) -> Headers:
@@ -61,6 +67,11 @@ def event_headers(event_type: type[Event], event_id: str, at_ms: int) -> Headers
 def headers_behind_id(event_type: type[Event], at_ms: int) -> Headers:
     """All headers of `event_headers` but `ce_id`: the same for every event of a batch."""
     return [("ce_time", rfc3339(at_ms).encode()), *_CONSTANT[event_type]]
+
+
+def timeout_headers_behind_id(at_ms: int) -> Headers:
+    """The same, for the results by which the engine itself gives attempts up."""
+    return [("ce_time", rfc3339(at_ms).encode()), *_TIMEOUT]
 
 
 def dead_letter_headers(

@@ -39,6 +39,16 @@ def status_event_id(activity: str, status: str, attempt: int) -> str:
     return f"{activity}:{status}:{attempt}"
 
 
+def result_event_id(activity: str, outcome: str, attempt: int) -> str:
+    """`event_id` of the `engagement-executed` event of one attempt."""
+    return f"{activity}:{outcome}:{attempt}"
+
+
+def timeout_event_id(activity: str, attempt: int) -> str:
+    """The same, where the engine itself reports that no result has come in time."""
+    return f"{activity}:timeout:{attempt}"
+
+
 def dead_letter_id(topic: str, partition: int, offset: int) -> str:
     """`ce_id` of a dead letter: the source position, which tells doubles apart."""
     return f"{topic}/{partition}/{offset}"

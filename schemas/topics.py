@@ -12,6 +12,7 @@ DEAD_LETTER = "dead-letter"
 
 WORKER_GROUP = "pod-automation-worker"
 DISPATCHER_GROUP = "pod-automation-dispatcher"
+EXECUTOR_GROUP = "pod-automation-executor"
 
 
 class Topics(NamedTuple):
@@ -24,6 +25,11 @@ class Topics(NamedTuple):
     pod_commands: str
     wheel_cursor: str
     dead_letter: str
+
+    @property
+    def inputs(self) -> tuple[str, str, str]:
+        """What workers apply: each has a watermark of its own, in the record and in the wheel."""
+        return self.post_detected, self.engagement_executed, self.pod_commands
 
     @classmethod
     def prefixed(cls, prefix: str = "") -> "Topics":
