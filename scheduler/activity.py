@@ -48,6 +48,62 @@ class PostPlan(Struct, frozen=True):
     like_times_ms: tuple[int, ...] = ()
 
 
+class ActivityRow(Struct, frozen=True, gc=False, kw_only=True):
+    """An activity as the record has it; times in milliseconds UTC.
+
+    `shard` is None for the row of an upstream system that nothing has been done with. `version`
+    differs after every change of the row, by whomever. `result_offset` and `command_offset` name
+    the record that changed it last; both None where neither a result nor a command did.
+    `failures` is the history of its failed attempts, as JSON, empty where there is none.
+    """
+
+    activity_id: str
+    pod_id: str
+    post_id: str
+    member_id: str
+    engagement_type: EngagementType
+    status: Status
+    attempt: int = 1
+    scheduled_for_ms: int | None = None
+    shard: int | None = None
+    result_offset: int | None = None
+    command_offset: int | None = None
+    failures: str = ""
+    version: int = 0
+
+
+class RowChange(Struct, frozen=True, gc=False, kw_only=True):
+    """What an input makes of a row: `row` as it was read, and what it is to become.
+
+    `cause` is the offset of the input. What is None stays as it is. `counts` adds one to the
+    member's engagements.
+    """
+
+    row: ActivityRow
+    cause: int
+    status: Status
+    attempt: int
+    scheduled_for_ms: int | None
+    executed_at_ms: int | None = None
+    last_error: str | None = None
+    failures: str | None = None
+    counts: bool = False
+
+
+class Announcement(Struct, frozen=True, gc=False):
+    """A status to be published on `engagement-status`; times in milliseconds UTC."""
+
+    activity_id: str
+    pod_id: str
+    post_id: str
+    member_id: str
+    engagement_type: EngagementType
+    status: Status
+    attempt: int
+    scheduled_for_ms: int | None = None
+    reason: str | None = None
+
+
 class StatusChange(Struct, frozen=True, gc=False):
     """A status read from `engagement-status`, to be projected on the record."""
 

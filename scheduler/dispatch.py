@@ -19,12 +19,19 @@ from schemas.events import WheelCursor
 class Turn:
     """What one turn did: timers fired, and how long nothing will be due (None: wheel is empty).
 
-    `lateness_ms` is how late the earliest timer of the batch was, by the wheel's clock.
+    `lateness_ms` is how late the earliest timer of the batch was, by the wheel's clock; `timeouts`
+    are the attempts that were given up, since no result had come.
     """
 
     fired: int
     idle_ms: int | None
     lateness_ms: int = 0
+    timeouts: int = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether there was anything to do; there may be more."""
+        return self.fired > 0 or self.timeouts > 0
 
 
 class ShardDispatcher:
@@ -41,8 +48,10 @@ class ShardDispatcher:
         *,
         token: Callable[[], str],
         limit: int,
+        await_ms: int,
     ) -> None:
-        """`token` makes unique strings (epochs, nonces); `limit` is the timers of one batch."""
+        """`token` makes unique strings (epochs, nonces); `limit` is the timers of one batch, and
+        `await_ms` how long the result of each is awaited from then on."""
         self._shard = shard
         self._wheel = wheel
         self._log = shard_log
@@ -50,6 +59,7 @@ class ShardDispatcher:
         self._rebuild = rebuild
         self._token = token
         self._limit = limit
+        self._await_ms = await_ms
         self._epoch = ""
         self._done: WheelCursor | None = None
 
@@ -87,20 +97,24 @@ class ShardDispatcher:
             (done.seq, done.nonce),
             self._token(),
             self._limit,
+            self._await_ms,
         )
         timers = claim.timers
-        if timers:
+        if not claim.empty:
             cursor = WheelCursor(seq=claim.seq, nonce=claim.nonce, gen=done.gen)
             # Spent, unless the commit is known to have happened.
             self._done = None
-            upto = await self._log.commit(timers, claim.now_ms, cursor)
+            upto = await self._log.commit(timers, claim.now_ms, cursor, claim.timeouts)
             self._done = cursor
-            self._projection.committed(upto, timers, claim.now_ms)
+            # A timeout is no status yet: it becomes one when the worker applies it as a result.
+            if timers:
+                self._projection.committed(upto, timers, claim.now_ms)
         due_ms = claim.next_due_ms
         return Turn(
             fired=len(timers),
             idle_ms=None if due_ms is None else max(0, due_ms - claim.now_ms),
             lateness_ms=claim.now_ms - timers[0].due_ms if timers else 0,
+            timeouts=len(claim.timeouts),
         )
 
     async def project(self) -> None:

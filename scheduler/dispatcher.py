@@ -31,7 +31,7 @@ STOP_S = 3.0
 
 
 class Observer(Protocol):
-    """Told of every turn that fired something."""
+    """Told of every turn that fired something, or gave something up."""
 
     def __call__(self, shard: int, turn: Turn) -> None:
         """`shard` has had `turn`."""
@@ -165,7 +165,7 @@ class Dispatcher:
         try:
             while not kept.leaving:
                 turn = await self._turn(shard, kept, owner)
-                if turn.fired:
+                if turn.busy:
                     backoff.reset()
                 if projecting.done():
                     # It never ends by itself: whatever this raises is a bug.
@@ -179,7 +179,7 @@ class Dispatcher:
     async def _turn(self, shard: int, kept: _Kept, owner: ShardDispatcher) -> Turn:
         kept.wake.clear()
         turn = await owner.run_once()
-        if turn.fired:
+        if turn.busy:
             self._observe(shard, turn)
         else:
             idle_ms = IDLE_MS if turn.idle_ms is None else min(turn.idle_ms, IDLE_MS)

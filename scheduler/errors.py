@@ -29,6 +29,14 @@ class WheelLostError(TransientError):
         super().__init__(f"the wheel of shard {shard} is lost ({detail}); it must be rebuilt")
 
 
+class WheelBehindError(TransientError):
+    """The wheel has not got yet what this call follows from; whoever applies it is about to."""
+
+    def __init__(self, shard: int, topic: str) -> None:
+        self.shard = shard
+        super().__init__(f"the wheel of shard {shard} is behind on {topic}")
+
+
 class FencedError(PermanentError):
     """Another owner has taken the shard: drop it at once, quietly."""
 

@@ -7,20 +7,32 @@ the last record applied, -1 when there is none. Times are milliseconds UTC. Ever
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from types import MappingProxyType
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from scheduler.activity import PlannedActivity, PostPlan, StatusChange
+from scheduler.activity import (
+    ActivityRow,
+    Announcement,
+    PlannedActivity,
+    PostPlan,
+    RowChange,
+    StatusChange,
+)
 from scheduler.timer import Timer
 from schemas.events import WheelCursor
 
+NOTHING_BEFORE: Mapping[str, int] = MappingProxyType({})
+
 
 class Claim(Struct, frozen=True):
-    """A shard's in-flight batch. Without timers nothing was due, and `seq` is the settled one.
+    """A shard's in-flight batch. An empty one says that nothing was due; `seq` is the settled one.
 
-    `next_due_ms` is the due time of the earliest timer left in the wheel (None: it is empty), and
-    `now_ms` the wheel's clock; sleep by their difference, never by this host's clock.
+    `timers` are to be fired; `timeouts` are attempts that were fired and whose result has not come
+    in time, with the deadline as `due_ms`. `next_due_ms` is the time of the earliest of both that
+    is left in the wheel (None: there is none), and `now_ms` the wheel's clock; sleep by their
+    difference, never by this host's clock.
     """
 
     seq: int
@@ -28,6 +40,12 @@ class Claim(Struct, frozen=True):
     timers: Sequence[Timer]
     next_due_ms: int | None
     now_ms: int
+    timeouts: Sequence[Timer] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not self.timers and not self.timeouts
 
 
 class WheelState(Struct, frozen=True):
@@ -39,13 +57,16 @@ class WheelState(Struct, frozen=True):
 
 
 class WheelSize(Struct, frozen=True):
-    """`pending` timers in the slots, `in_flight` in the claimed batch, the earliest due time."""
+    """`pending` timers in the slots, of which `due` are due; `in_flight` in the claimed batch;
+    `awaited`: attempts that were fired and whose result has not come; the earliest time of all."""
 
     gen: str | None
     pending: int
     in_flight: int
     next_due_ms: int | None
     watermarks: Mapping[str, int]
+    due: int = 0
+    awaited: int = 0
 
 
 class Wheel(Protocol):
@@ -54,13 +75,34 @@ class Wheel(Protocol):
     async def watermark(self, shard: int, topic: str) -> int:
         """How far `topic` has been added. Raises `WheelLostError` while the shard is rebuilt."""
 
+    async def now_ms(self) -> int:
+        """The wheel's clock, by which everything is due."""
+
     async def add(
-        self, shard: int, topic: str, expected: int, upto: int, timers: Sequence[Timer]
+        self,
+        shard: int,
+        topic: str,
+        expected: int,
+        upto: int,
+        timers: Sequence[Timer],
+        *,
+        remove: Sequence[Timer] = (),
+        after: Mapping[str, int] = NOTHING_BEFORE,
     ) -> int:
         """Add `timers` and move the watermark of `topic` from `expected` to `upto`.
 
+        `remove` are timers that no longer count, each taken away wherever it is: in its slot (by
+        `due_ms`), or among those whose result is awaited, so that its deadline never comes. One in
+        the claimed batch is fired all the same, but its result is not awaited. They are removed
+        before `timers` are added. A timer that is in both (the same attempt of the same activity)
+        is moved: from its slot alone, and not at all if it is there no longer, since it has been
+        claimed then and would be fired again.
+
+        `after`: watermarks of other topics that must be reached before, since this call follows
+        from what they have changed; else raises `WheelBehindError`, and nothing has changed.
+
         Returns the watermark after the call: `upto` when it moved; anything else means that
-        another writer was there first and nothing was added. Raises `WheelLostError`, and
+        another writer was there first and nothing has changed. Raises `WheelLostError`, and
         `ValueError` for an `upto` before `expected`: what had fired would be added again.
         """
 
@@ -68,9 +110,20 @@ class Wheel(Protocol):
         """Become the owner: from now on every call with another epoch is fenced."""
 
     async def claim(
-        self, shard: int, epoch: str, gen: str, done: tuple[int, str], nonce: str, limit: int
+        self,
+        shard: int,
+        epoch: str,
+        gen: str,
+        done: tuple[int, str],
+        nonce: str,
+        limit: int,
+        await_ms: int,
     ) -> Claim:
         """Settle the batch `done` (seq, nonce) and claim up to `limit` due timers, earliest first.
+
+        With the settling the results of the timers in that batch are awaited: `await_ms` from now
+        on each becomes a timeout, unless `add` removes it before. What is left of `limit` after
+        the due timers takes timeouts that have come.
 
         The new batch has seq + 1 and `nonce`. A batch that was claimed and not yet settled is
         handed out again unchanged, with the nonce it had. Raises `FencedError` when another owner
@@ -87,6 +140,9 @@ class Wheel(Protocol):
     async def load(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
         """Add timers to a wheel that is being rebuilt. Raises `FencedError`."""
 
+    async def load_awaited(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
+        """Likewise timers that have fired and whose result is awaited until `due_ms`."""
+
     async def open(
         self,
         shard: int,
@@ -94,8 +150,14 @@ class Wheel(Protocol):
         gen: str,
         done: tuple[int, str],
         watermarks: Mapping[str, int],
+        *,
+        holding: tuple[int, int] | None = None,
     ) -> None:
-        """End a rebuild: set seq, nonce, watermarks and `gen` in one step. Raises `FencedError`."""
+        """End a rebuild: set seq, nonce, watermarks and `gen` in one step. Raises `FencedError`.
+
+        `holding`: how many timers, and how many awaited ones, have been loaded. Raises
+        `WheelLostError` if the wheel holds other numbers: it has gone back in time meanwhile.
+        """
 
     async def size(self, shard: int) -> WheelSize:
         """A look at the shard, without owning it."""
@@ -118,6 +180,12 @@ class Snapshot(Protocol):
 
     def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
         """All timers that belong in the wheel, in chunks of at most `chunk`."""
+
+    def awaited(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
+        """All attempts whose result is awaited, with the time they were dispatched as `due_ms`."""
+
+    def commanded(self, command_offset: int, chunk: int) -> AsyncIterator[Sequence[ActivityRow]]:
+        """All rows that the command at that offset was the last to change."""
 
 
 class Record(Protocol):
@@ -145,7 +213,29 @@ class Record(Protocol):
         """
 
     async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
-        """Timers of the rows that came from source offsets in (after, upto] and have not fired."""
+        """Timers of the rows that came from source offsets in (after, upto], have not fired, and
+        that no result or command has changed: such a row's timer is the matter of whoever did."""
+
+    async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
+        """The rows with these ids; one that nobody has heard of has no entry."""
+
+    async def change(
+        self,
+        topic: str,
+        shard: int,
+        expected: int,
+        upto: int,
+        changes: Sequence[RowChange],
+        *,
+        by: Literal["result", "command"],
+    ) -> Mapping[str, int] | None:
+        """Apply `changes`, one a row at most, and move the watermark, in one statement.
+
+        Rows without a shard get this one. Returns the watermarks that the shard's other topics
+        had: what these have changed may be what the changes follow from. None when the watermark
+        is not at `expected`, or when a row is no longer as it was read; then nothing has changed.
+        `upto` may be `expected`. Raises `DataRefusedError`.
+        """
 
     async def project(
         self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]
@@ -173,11 +263,16 @@ class SourceRecord(Struct, frozen=True):
 class Outbox(Protocol):
     """The worker's at-least-once output. Each call returns once Kafka has confirmed all of it."""
 
-    async def scheduled(self, shard: int, activities: Sequence[PlannedActivity]) -> None:
-        """`scheduled` status events, in order, into partition `shard`."""
+    async def announce(self, shard: int, statuses: Sequence[Announcement]) -> None:
+        """Status events, in order, into partition `shard`."""
 
-    async def dead_letter(self, record: SourceRecord, reason: str) -> None:
-        """`record` with its reason, into the partition of the same number."""
+    async def dead_letter(
+        self, record: SourceRecord, reason: str, extra: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
+        """`record` with its reason and `extra` headers, into the partition of the same number."""
+
+    async def forward(self, record: SourceRecord, partition: int) -> None:
+        """`record` as it is, into another partition of its topic."""
 
 
 class ShardLog(Protocol):
@@ -198,10 +293,16 @@ class ShardLog(Protocol):
     async def status_end(self) -> int:
         """The offset behind the last record of the shard's `engagement-status` partition."""
 
-    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> int:
-        """Publish in one transaction: for each timer `execute-engagement` and `dispatched`, and
-        the cursor. Returns once Kafka has committed all of it, with the offset of the last status
-        record (-1 without timers).
+    async def commit(
+        self,
+        timers: Sequence[Timer],
+        at_ms: int,
+        cursor: WheelCursor,
+        timeouts: Sequence[Timer] = (),
+    ) -> int:
+        """Publish in one transaction: for each timer `execute-engagement` and `dispatched`, for
+        each timeout a failed `engagement-executed`, and the cursor. Returns once Kafka has
+        committed all of it, with the offset of the last status record (-1 without timers).
 
         Raises `FencedError`, and `StoreUnavailableError` when the outcome is unknown.
         """

@@ -1,19 +1,22 @@
 """Rebuilding a shard's wheel from the record: after Redis lost it, and for a new shard.
 
-Everything that must be in the wheel is a row of PostgreSQL that has not fired. Which rows have
-fired is in Kafka first (the committed transactions), so the projection is brought to the end of
-Kafka's log before the rows are read. No new batch can be committed meanwhile: the caller owns the
-epoch and has fenced all others. Dying at any point leaves a wheel without a generation, or one of
-another generation than the cursor's: the next owner begins again.
+Everything that must be in the wheel is a row of PostgreSQL that has not fired, or that has and
+awaits its result. Which rows have fired is in Kafka first (the committed transactions), so the
+projection is brought to the end of Kafka's log before the rows are read. No new batch can be
+committed meanwhile: the caller owns the epoch and has fenced all others. Dying at any point leaves
+a wheel without a generation, or one of another generation than the cursor's: the next owner begins
+again.
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from scheduler.ports import Record, ShardLog, Wheel
 from scheduler.project import Projection
+from scheduler.timer import Timer
 from schemas.events import WheelCursor
 
 log = structlog.get_logger(__name__)
@@ -32,12 +35,15 @@ class Rebuild:
         *,
         input_topics: Collection[str],
         token: Callable[[], str],
+        await_ms: int,
     ) -> None:
-        """`input_topics` are those whose watermarks the wheel keeps."""
+        """`input_topics` are those whose watermarks the wheel keeps; `await_ms` is how long the
+        result of an attempt is awaited."""
         self._wheel = wheel
         self._record = record
         self._input_topics = frozenset(input_topics)
         self._token = token
+        self._await_ms = await_ms
 
     async def run(
         self,
@@ -58,13 +64,17 @@ class Rebuild:
         tell("building the wheel", shard=shard, life="first" if cursor is None else "next")
         await projection.drain(await shard_log.status_end())
 
-        loaded = 0
+        loaded = awaited = 0
         async with self._record.snapshot(shard) as snapshot:
             await self._wheel.wipe(shard, epoch)
             async for timers in snapshot.unfired(CHUNK):
                 await self._wheel.load(shard, epoch, timers)
                 loaded += len(timers)
                 log.debug("loading the wheel", shard=shard, loaded=loaded)
+            async for fired in snapshot.awaited(CHUNK):
+                await self._wheel.load_awaited(shard, epoch, self._until_deadline(fired))
+                awaited += len(fired)
+                log.debug("loading the wheel", shard=shard, loaded=loaded, awaited=awaited)
             watermarks = {
                 topic: at
                 for topic, at in snapshot.watermarks.items()
@@ -74,11 +84,23 @@ class Rebuild:
         fresh = WheelCursor(seq=cursor.seq if cursor else 0, nonce=self._token(), gen=self._token())
         # Kafka first: a generation that only Redis knows would be taken for an older life.
         await shard_log.commit((), 0, fresh)
-        await self._wheel.open(shard, epoch, fresh.gen, (fresh.seq, fresh.nonce), watermarks)
+        await self._wheel.open(
+            shard,
+            epoch,
+            fresh.gen,
+            (fresh.seq, fresh.nonce),
+            watermarks,
+            holding=(loaded, awaited),
+        )
         tell(
             "wheel built",
             shard=shard,
             timers=loaded,
+            awaited=awaited,
             seconds=round(time.monotonic() - began, 2),
         )
         return fresh
+
+    def _until_deadline(self, fired: Sequence[Timer]) -> list[Timer]:
+        # From the dispatch on, however often the wheel is rebuilt meanwhile.
+        return [replace(timer, due_ms=timer.due_ms + self._await_ms) for timer in fired]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from decimal import Decimal
 
 import aiokafka.producer.sender
 import structlog
@@ -16,8 +17,13 @@ from scheduler.errors import StoreUnavailableError
 from scheduler.timer import Timer
 from schemas import codec
 from schemas.events import EngagementStatus, ExecuteEngagement, WheelCursor
-from schemas.headers import Headers, event_headers, headers_behind_id
-from schemas.ids import execute_event_id, status_event_id
+from schemas.headers import (
+    Headers,
+    event_headers,
+    headers_behind_id,
+    timeout_headers_behind_id,
+)
+from schemas.ids import execute_event_id, status_event_id, timeout_event_id
 from schemas.topics import Topics
 
 # Between two transactions of one id aiokafka pauses for 20 ms while the coordinator writes its
@@ -46,12 +52,20 @@ CURSOR_STEP = 64
 class KafkaShardLog:
     """The `ShardLog` port."""
 
-    def __init__(self, bootstrap: str, topics: Topics, shard: int, transactional_id: str) -> None:
-        """Connects on `fence`."""
+    def __init__(
+        self,
+        bootstrap: str,
+        topics: Topics,
+        shard: int,
+        transactional_id: str,
+        await_ms: int | None = None,
+    ) -> None:
+        """Connects on `fence`. `await_ms`, how long a result is awaited, is for people to read."""
         self._bootstrap = bootstrap
         self._topics = topics
         self._shard = shard
         self._transactional_id = transactional_id
+        self._no_result = _no_result(await_ms)
         self._producer: AIOKafkaProducer | None = None
 
     async def fence(self) -> None:
@@ -93,7 +107,13 @@ class KafkaShardLog:
             async with asyncio.timeout(CALL_S):
                 return (await self._range(partition))[1]
 
-    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> int:
+    async def commit(
+        self,
+        timers: Sequence[Timer],
+        at_ms: int,
+        cursor: WheelCursor,
+        timeouts: Sequence[Timer] = (),
+    ) -> int:
         """See `ShardLog.commit`."""
         producer = self._producer
         if producer is None:
@@ -123,6 +143,7 @@ class KafkaShardLog:
                         )
                 await executes.send()
                 await statuses.send()
+                given_up = await self._give_up(producer, timeouts, at_ms)
                 moved = await producer.send(
                     self._topics.wheel_cursor,
                     codec.encode(cursor),
@@ -131,7 +152,7 @@ class KafkaShardLog:
                     headers=event_headers(WheelCursor, f"{self._shard}:{cursor.nonce}", at_ms),
                 )
                 # The commit waits for all of these, but does not look whether they failed.
-                await asyncio.gather(*executes.sent, *statuses.sent, moved)
+                await asyncio.gather(*executes.sent, *statuses.sent, *given_up.sent, moved)
                 await producer.commit_transaction()
                 await producer.begin_transaction()
                 return await statuses.last_offset()
@@ -141,6 +162,26 @@ class KafkaShardLog:
         producer, self._producer = self._producer, None
         if producer is not None:
             await throw_away(producer)
+
+    async def _give_up(
+        self, producer: AIOKafkaProducer, timeouts: Sequence[Timer], at_ms: int
+    ) -> "_Batches":
+        # Faust reads these before they are committed, and even where they never are. That does no
+        # harm: the deadline has come all the same, and of the copies that follow none counts, since
+        # the row is at another attempt by then.
+        results = _Batches(producer, self._topics.engagement_executed, self._shard)
+        headers = timeout_headers_behind_id(at_ms)
+        for start in range(0, len(timeouts), ENCODE_SLICE):
+            await asyncio.sleep(0)
+            for timer in timeouts[start : start + ENCODE_SLICE]:
+                event_id = timeout_event_id(timer.activity_id, timer.attempt)
+                await results.append(
+                    timer.post_id.encode(),
+                    _timeout(timer, at_ms, self._no_result),
+                    [("ce_id", event_id.encode()), *headers],
+                )
+        await results.send()
+        return results
 
     async def _range(self, partition: TopicPartition) -> tuple[int, int]:
         # Read uncommitted on purpose: under read_committed `end_offsets` is the last stable
@@ -211,6 +252,25 @@ def _dispatched(timer: Timer, at_ms: int) -> bytes:
         at_ms,
         timer.due_ms,
     )
+
+
+def _timeout(timer: Timer, at_ms: int, error: str) -> bytes:
+    return codec.result_timeout(
+        timer.activity_id,
+        timer.pod_id,
+        timer.post_id,
+        timer.member_id,
+        timer.engagement_type,
+        timer.attempt,
+        at_ms,
+        error,
+    )
+
+
+def _no_result(await_ms: int | None) -> str:
+    if await_ms is None:
+        return "no result in time"
+    return f"no result within {Decimal(await_ms) / 1000:f} s"
 
 
 async def _last_cursor(

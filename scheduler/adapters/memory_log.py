@@ -17,7 +17,8 @@ from schemas.events import WheelCursor
 
 
 class Fired(Struct, frozen=True):
-    """A committed `execute-engagement`: the timer, and the clock's time in the event."""
+    """A committed `execute-engagement`, or the report that no result has come (the deadline as
+    `due_ms`): the timer, and the clock's time in the event."""
 
     timer: Timer
     at_ms: int
@@ -29,6 +30,7 @@ class MemoryPartition:
     def __init__(self, shard: int) -> None:
         self.shard = shard
         self.fired: list[Fired] = []
+        self.timeouts: list[Fired] = []
         self.cursors: list[WheelCursor] = []
         self._statuses: list[bytes | None] = []  # None: a control record, never delivered
         self._producer_epoch = 0
@@ -63,12 +65,19 @@ class MemoryShardLog:
         """See `ShardLog.status_end`."""
         return len(self._partition._statuses)
 
-    async def commit(self, timers: Sequence[Timer], at_ms: int, cursor: WheelCursor) -> int:
+    async def commit(
+        self,
+        timers: Sequence[Timer],
+        at_ms: int,
+        cursor: WheelCursor,
+        timeouts: Sequence[Timer] = (),
+    ) -> int:
         """See `ShardLog.commit`."""
         partition = self._partition
         if partition._producer_epoch != self._epoch:
             raise FencedError(partition.shard, "a newer producer")
         partition.fired += [Fired(timer, at_ms) for timer in timers]
+        partition.timeouts += [Fired(timer, at_ms) for timer in timeouts]
         partition._statuses += [
             codec.engagement_status(
                 timer.activity_id,

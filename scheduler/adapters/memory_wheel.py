@@ -5,14 +5,22 @@ It keeps every promise of the port but durability, and passes the same contract 
 
 import asyncio
 import time
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from scheduler.errors import FencedError, WheelLostError
-from scheduler.ports import Claim, WheelSize, WheelState
+from msgspec import Struct
+from msgspec.structs import replace
+
+from scheduler.errors import FencedError, WheelBehindError, WheelLostError
+from scheduler.ports import NOTHING_BEFORE, Claim, WheelSize, WheelState
 from scheduler.timer import Timer, pack
+
+
+class _Batch(Struct, frozen=True):
+    timers: Sequence[Timer]
+    timeouts: Sequence[Timer]
 
 
 @dataclass(slots=True)
@@ -24,7 +32,9 @@ class _Shard:
     watermarks: dict[str, int] = field(default_factory=dict)
     pending: dict[tuple[int, bytes], Timer] = field(default_factory=dict)
     order: list[tuple[int, bytes]] = field(default_factory=list)
-    in_flight: list[Timer] | None = None
+    in_flight: _Batch | None = None
+    awaited: dict[bytes, Timer] = field(default_factory=dict)  # due: their deadline
+    answered: set[bytes] = field(default_factory=set)
     head_ms: float = 0
 
 
@@ -44,8 +54,20 @@ class MemoryWheel:
         """See `Wheel.watermark`."""
         return self._alive(shard).watermarks.get(topic, -1)
 
+    async def now_ms(self) -> int:
+        """See `Wheel.now_ms`."""
+        return self._now_ms()
+
     async def add(
-        self, shard: int, topic: str, expected: int, upto: int, timers: Sequence[Timer]
+        self,
+        shard: int,
+        topic: str,
+        expected: int,
+        upto: int,
+        timers: Sequence[Timer],
+        *,
+        remove: Sequence[Timer] = (),
+        after: Mapping[str, int] = NOTHING_BEFORE,
     ) -> int:
         """See `Wheel.add`."""
         if upto < expected:
@@ -54,8 +76,25 @@ class MemoryWheel:
         at = state.watermarks.get(topic, -1)
         if at != expected:
             return at
-        self._put(state, timers)
-        state.watermarks[topic] = upto
+        for other, least in after.items():
+            if state.watermarks.get(other, -1) < least:
+                raise WheelBehindError(shard, other)
+        coming = {pack(timer): timer for timer in timers}
+        for timer in remove:
+            packed = pack(timer)
+            if packed in coming:
+                # Moved; but only from its slot.
+                if not self._drop(state, timer):
+                    del coming[packed]
+            elif (
+                not state.awaited.pop(packed, None)
+                and not self._drop(state, timer)
+                and state.in_flight
+            ):
+                state.answered.add(packed)
+        self._put(state, list(coming.values()))
+        if upto > expected:
+            state.watermarks[topic] = upto
         earliest = min((timer.due_ms for timer in timers), default=None)
         if earliest is not None and earliest < state.head_ms:
             state.head_ms = earliest
@@ -71,7 +110,14 @@ class MemoryWheel:
         return WheelState(gen=state.gen, seq=state.seq, nonce=state.nonce)
 
     async def claim(
-        self, shard: int, epoch: str, gen: str, done: tuple[int, str], nonce: str, limit: int
+        self,
+        shard: int,
+        epoch: str,
+        gen: str,
+        done: tuple[int, str],
+        nonce: str,
+        limit: int,
+        await_ms: int,
     ) -> Claim:
         """See `Wheel.claim`."""
         state = self._owned(shard, epoch)
@@ -81,20 +127,27 @@ class MemoryWheel:
         if state.seq == done[0] + 1:
             if state.in_flight is None:
                 raise WheelLostError(shard, "no in-flight batch")
-            return Claim(state.seq, state.nonce, state.in_flight, _next(state), now_ms)
+            return self._claimed(state, now_ms)
         if (state.seq, state.nonce) != done:
             raise WheelLostError(
                 shard, f"back in time: at batch {state.seq}, committed is {done[0]}"
             )
-        state.in_flight = None
+        self._settle(state, now_ms + await_ms)
         due = min(limit, bisect_right(state.order, now_ms, key=lambda entry: entry[0]))
-        if due:
-            state.in_flight = [state.pending.pop(entry) for entry in state.order[:due]]
-            del state.order[:due]
+        timers = [state.pending.pop(entry) for entry in state.order[:due]]
+        del state.order[:due]
+        deadlines = sorted(
+            (timer.due_ms, packed)
+            for packed, timer in state.awaited.items()
+            if timer.due_ms <= now_ms
+        )
+        timeouts = [state.awaited.pop(packed) for _, packed in deadlines[: limit - due]]
+        if timers or timeouts:
+            state.in_flight = _Batch(timers, timeouts)
             state.seq, state.nonce, state.head_ms = state.seq + 1, nonce, 0
         else:
-            state.head_ms = state.order[0][0] if state.order else float("inf")
-        return Claim(state.seq, state.nonce, state.in_flight or [], _next(state), now_ms)
+            state.head_ms = float("inf") if (at := _next(state)) is None else at
+        return self._claimed(state, now_ms)
 
     async def wipe(self, shard: int, epoch: str) -> None:
         """See `Wheel.wipe`."""
@@ -108,6 +161,13 @@ class MemoryWheel:
             raise WheelLostError(shard, "it is open, nothing may be loaded")
         self._put(state, timers)
 
+    async def load_awaited(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
+        """See `Wheel.load_awaited`."""
+        state = self._owned(shard, epoch)
+        if state.gen is not None:
+            raise WheelLostError(shard, "it is open, nothing may be loaded")
+        state.awaited.update((pack(timer), timer) for timer in timers)
+
     async def open(
         self,
         shard: int,
@@ -115,9 +175,15 @@ class MemoryWheel:
         gen: str,
         done: tuple[int, str],
         watermarks: Mapping[str, int],
+        *,
+        holding: tuple[int, int] | None = None,
     ) -> None:
         """See `Wheel.open`."""
         state = self._owned(shard, epoch)
+        if holding is not None and (
+            state.gen is not None or (len(state.pending), len(state.awaited)) != holding
+        ):
+            raise WheelLostError(shard, "it does not hold what was loaded")
         state.seq, state.nonce = done
         state.watermarks.update(watermarks)
         state.gen = gen
@@ -125,12 +191,15 @@ class MemoryWheel:
     async def size(self, shard: int) -> WheelSize:
         """See `Wheel.size`."""
         state = self._of(shard)
+        batch = state.in_flight
         return WheelSize(
             gen=state.gen,
             pending=len(state.pending),
-            in_flight=len(state.in_flight or ()),
+            in_flight=len(batch.timers) + len(batch.timeouts) if batch else 0,
             next_due_ms=_next(state),
             watermarks=dict(state.watermarks),
+            due=bisect_right(state.order, self._now_ms(), key=lambda entry: entry[0]),
+            awaited=len(state.awaited),
         )
 
     async def forget(self, shard: int) -> None:
@@ -187,6 +256,29 @@ class MemoryWheel:
                 state.pending[entry] = timer
                 insort(state.order, entry)
 
+    def _drop(self, state: _Shard, timer: Timer) -> bool:
+        """Whether it was there; it is no longer."""
+        entry = (timer.due_ms, pack(timer))
+        if state.pending.pop(entry, None) is None:
+            return False
+        del state.order[bisect_left(state.order, entry)]
+        return True
+
+    def _settle(self, state: _Shard, deadline_ms: int) -> None:
+        batch, state.in_flight = state.in_flight, None
+        for timer in batch.timers if batch else ():
+            packed = pack(timer)
+            if packed not in state.answered:
+                state.awaited[packed] = replace(timer, due_ms=deadline_ms)
+        state.answered.clear()
+
+    def _claimed(self, state: _Shard, now_ms: int) -> Claim:
+        batch = state.in_flight or _Batch((), ())
+        return Claim(
+            state.seq, state.nonce, batch.timers, _next(state), now_ms, timeouts=batch.timeouts
+        )
+
 
 def _next(state: _Shard) -> int | None:
-    return state.order[0][0] if state.order else None
+    deadlines = [timer.due_ms for timer in state.awaited.values()]
+    return min([*deadlines, *(at for at, _ in state.order[:1])], default=None)

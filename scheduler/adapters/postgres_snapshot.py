@@ -6,8 +6,9 @@ from typing import TypeAlias
 
 import asyncpg
 
-from scheduler.activity import UNFIRED
+from scheduler.activity import UNFIRED, ActivityRow, Status
 from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_rows import activity_row
 from scheduler.sql import query
 from scheduler.timer import Timer
 
@@ -33,14 +34,33 @@ class PostgresSnapshot:
         self.watermarks = {row["topic"]: row["last_offset"] for row in rows}
 
     async def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
-        """See `Snapshot.unfired`. Only one chunk is in memory, here and on the server."""
+        """See `Snapshot.unfired`."""
+        async for rows in self._chunks(chunk, "unfired", UNFIRED):
+            yield [Timer(*row) for row in rows]
+
+    async def awaited(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
+        """See `Snapshot.awaited`."""
+        async for rows in self._chunks(chunk, "awaited", Status.DISPATCHED):
+            yield [Timer(*row) for row in rows]
+
+    async def commanded(
+        self, command_offset: int, chunk: int
+    ) -> AsyncIterator[Sequence[ActivityRow]]:
+        """See `Snapshot.commanded`."""
+        async for rows in self._chunks(chunk, "commanded", command_offset):
+            yield [activity_row(row) for row in rows]
+
+    async def _chunks(
+        self, chunk: int, name: str, argument: object
+    ) -> "AsyncIterator[Sequence[asyncpg.Record]]":
+        """What the query `name` finds of the shard; one chunk in memory, here and on the server."""
         with translated():
-            cursor = await self._connection.cursor(query("unfired"), self._shard, UNFIRED)
+            cursor = await self._connection.cursor(query(name), self._shard, argument)
         while True:
             with translated():
                 rows = await cursor.fetch(chunk)
             if rows:
-                yield [Timer(*row) for row in rows]
+                yield rows
             if len(rows) < chunk:
                 return
 

@@ -17,6 +17,11 @@ class ShardKeys(NamedTuple):
     """Sorted set of the occupied slots, by number."""
     in_flight: str
     """The claimed batch, packed (MessagePack), until it is settled."""
+    awaited: str
+    """Sorted set of packed timers that have fired and whose result is awaited, by deadline (ms)."""
+    answered: str
+    """Set of packed timers whose result came, or that were cancelled, while a batch was in flight
+    that may hold them; until the batch is settled."""
     slot_prefix: str
     """Followed by a slot's number: a sorted set of packed timers, by time within the slot."""
     wake: str
@@ -26,4 +31,12 @@ class ShardKeys(NamedTuple):
     def of(cls, prefix: str, shard: int) -> "ShardKeys":
         """The keys of `shard`, behind the topic prefix."""
         base = f"{prefix}wheel:{{{shard}}}:"
-        return cls(base + "meta", base + "index", base + "flight", base + "s:", base + "wake")
+        return cls(
+            meta=base + "meta",
+            slots=base + "index",
+            in_flight=base + "flight",
+            awaited=base + "awaited",
+            answered=base + "answered",
+            slot_prefix=base + "s:",
+            wake=base + "wake",
+        )

@@ -1,5 +1,6 @@
 """The timer wheel in Redis or Valkey (6.2 or newer): sorted sets a slot, one Lua script a call."""
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from operator import itemgetter
@@ -20,9 +21,15 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from scheduler.adapters.redis_keys import WATERMARK_FIELD, ShardKeys
-from scheduler.errors import EngineError, FencedError, StoreUnavailableError, WheelLostError
+from scheduler.errors import (
+    EngineError,
+    FencedError,
+    StoreUnavailableError,
+    WheelBehindError,
+    WheelLostError,
+)
 from scheduler.lua import script
-from scheduler.ports import Claim, WheelSize, WheelState
+from scheduler.ports import NOTHING_BEFORE, Claim, WheelSize, WheelState
 from scheduler.timer import Timer, pack, unpack
 
 SLOT_MS = 10_000
@@ -31,6 +38,9 @@ a million timers over six hours in eight shards are 58 to a slot."""
 
 MAX_LOAD = 5_000
 """Timers of one `load` call, so that a rebuild blocks Redis for milliseconds only."""
+
+MAX_DUE_SLOTS = 10_000
+"""Due slots that a look at a shard counts: a day's backlog. Of a longer one it counts so much."""
 
 WIPE_SLOTS = 500
 """Slots removed by one `wipe` call."""
@@ -47,9 +57,15 @@ _AWAY = (
     ReadOnlyError,
     OSError,
 )
-_AWAY_CODES = ("LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "MISCONF")
+# Likewise, as codes; of a command in a script Redis 6.2 quotes it: "...: 35: -OOM ...".
+_AWAY_CODE = re.compile(
+    "(?:^|: -)(?:LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|READONLY)"
+)
 
-_NAMES = ("add", "take", "claim", "wipe", "load", "open", "size", "forget")
+_NAMES = ("add", "take", "claim", "wipe", "load", "load_awaited", "open", "size", "forget")
+
+# The slot under which a batch holds deadlines, which have none (claim.lua).
+_DEADLINES = -1
 
 
 class RedisWheel:
@@ -94,17 +110,48 @@ class RedisWheel:
             raise WheelLostError(shard)
         return -1 if at is None else int(at)
 
+    async def now_ms(self) -> int:
+        """See `Wheel.now_ms`."""
+        try:
+            seconds, microseconds = await self._redis.time()
+        except (RedisError, OSError) as error:
+            raise _translated(error) from error
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
     async def add(
-        self, shard: int, topic: str, expected: int, upto: int, timers: Sequence[Timer]
+        self,
+        shard: int,
+        topic: str,
+        expected: int,
+        upto: int,
+        timers: Sequence[Timer],
+        *,
+        remove: Sequence[Timer] = (),
+        after: Mapping[str, int] = NOTHING_BEFORE,
     ) -> int:
-        """See `Wheel.add`. All timers go in one script call: half an add must not be seen."""
+        """See `Wheel.add`. All of it goes in one script call: half an add must not be seen."""
         if upto < expected:
             raise ValueError(f"a watermark never goes back: {expected} to {upto}")
         keys = self._of(shard)
         earliest = min((timer.due_ms for timer in timers), default="")
+        reached: list[Any] = []
+        for other, least in after.items():
+            reached += (WATERMARK_FIELD + other, least)
+        leaving: list[Any] = []
+        moving: list[Any] = []
+        if remove:
+            coming = {pack(timer): timer for timer in timers}
+            for timer in remove:
+                packed = pack(timer)
+                slot = timer.due_ms // SLOT_MS
+                if (moved := coming.pop(packed, None)) is None:
+                    leaving += (slot, packed)
+                else:
+                    moving += (slot, *divmod(moved.due_ms, SLOT_MS), packed)
+            timers = list(coming.values())
         reply = await self._run(
             "add",
-            [keys.meta, keys.slots],
+            [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered],
             [
                 keys.slot_prefix,
                 keys.wake,
@@ -112,11 +159,19 @@ class RedisWheel:
                 expected,
                 upto,
                 earliest,
+                len(reached),
+                len(leaving),
+                len(moving),
+                *reached,
+                *leaving,
+                *moving,
                 *_groups(timers),
             ],
         )
         if reply[0] == b"lost":
             raise WheelLostError(shard)
+        if reply[0] == b"behind":
+            raise WheelBehindError(shard, reply[1].decode().removeprefix(WATERMARK_FIELD))
         return int(reply[1])
 
     async def take(self, shard: int, epoch: str) -> WheelState:
@@ -127,7 +182,14 @@ class RedisWheel:
         return WheelState(gen=gen.decode(), seq=int(seq), nonce=nonce.decode())
 
     async def claim(
-        self, shard: int, epoch: str, gen: str, done: tuple[int, str], nonce: str, limit: int
+        self,
+        shard: int,
+        epoch: str,
+        gen: str,
+        done: tuple[int, str],
+        nonce: str,
+        limit: int,
+        await_ms: int,
     ) -> Claim:
         """See `Wheel.claim`."""
         keys = self._of(shard)
@@ -135,20 +197,23 @@ class RedisWheel:
             shard,
             await self._run(
                 "claim",
-                [keys.meta, keys.slots, keys.in_flight],
-                [keys.slot_prefix, SLOT_MS, epoch, gen, *done, nonce, limit],
+                [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered],
+                [keys.slot_prefix, SLOT_MS, epoch, gen, *done, nonce, limit, await_ms],
             ),
         )
         timers: list[Timer] = []
+        timeouts: list[Timer] = []
         for i in range(0, len(batch), 2):
-            start, flat = int(batch[i]) * SLOT_MS, batch[i + 1]
-            timers += [unpack(flat[j], start + int(flat[j + 1])) for j in range(0, len(flat), 2)]
+            slot, flat = int(batch[i]), batch[i + 1]
+            start, into = (0, timeouts) if slot == _DEADLINES else (slot * SLOT_MS, timers)
+            into += [unpack(flat[j], start + int(flat[j + 1])) for j in range(0, len(flat), 2)]
         return Claim(
             seq=int(seq),
             nonce=name.decode(),
             timers=timers,
             next_due_ms=None if due == b"" else int(due),
             now_ms=int(now),
+            timeouts=timeouts,
         )
 
     async def wipe(self, shard: int, epoch: str) -> None:
@@ -158,7 +223,7 @@ class RedisWheel:
         while left:
             reply = await self._run(
                 "wipe",
-                [keys.meta, keys.slots, keys.in_flight],
+                [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered],
                 [keys.slot_prefix, epoch, WIPE_SLOTS],
             )
             left = int(_granted(shard, reply)[1])
@@ -174,6 +239,16 @@ class RedisWheel:
             )
             _granted(shard, reply)
 
+    async def load_awaited(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
+        """See `Wheel.load_awaited`. Bounded calls."""
+        keys = self._of(shard)
+        for i in range(0, len(timers), MAX_LOAD):
+            fields: list[Any] = []
+            for timer in timers[i : i + MAX_LOAD]:
+                fields += (timer.due_ms, pack(timer))
+            reply = await self._run("load_awaited", [keys.meta, keys.awaited], [epoch, *fields])
+            _granted(shard, reply)
+
     async def open(
         self,
         shard: int,
@@ -181,31 +256,42 @@ class RedisWheel:
         gen: str,
         done: tuple[int, str],
         watermarks: Mapping[str, int],
+        *,
+        holding: tuple[int, int] | None = None,
     ) -> None:
         """See `Wheel.open`."""
+        keys = self._of(shard)
         fields: list[Any] = []
         for topic, at in watermarks.items():
             fields += (WATERMARK_FIELD + topic, at)
-        reply = await self._run("open", [self._of(shard).meta], [epoch, gen, *done, *fields])
+        reply = await self._run(
+            "open",
+            [keys.meta, keys.awaited],
+            [epoch, gen, *done, *(holding or ("", "")), *fields],
+        )
         _granted(shard, reply)
 
     async def size(self, shard: int) -> WheelSize:
         """See `Wheel.size`."""
         keys = self._of(shard)
-        due, in_flight, flat = await self._run(
-            "size", [keys.meta, keys.slots, keys.in_flight], [keys.slot_prefix, SLOT_MS]
+        next_due, in_flight, awaited, due, flat = await self._run(
+            "size",
+            [keys.meta, keys.slots, keys.in_flight, keys.awaited],
+            [keys.slot_prefix, SLOT_MS, MAX_DUE_SLOTS],
         )
         meta = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
         return WheelSize(
             gen=meta.get("gen"),
             pending=int(meta.get("pending", 0)),
             in_flight=int(meta.get("claimed", 0)) if in_flight else 0,
-            next_due_ms=None if due == b"" else int(due),
+            next_due_ms=None if next_due == b"" else int(next_due),
             watermarks={
                 name.removeprefix(WATERMARK_FIELD): int(at)
                 for name, at in meta.items()
                 if name.startswith(WATERMARK_FIELD)
             },
+            due=int(due),
+            awaited=int(awaited),
         )
 
     async def forget(self, shard: int) -> None:
@@ -283,6 +369,6 @@ def _translated(error: Exception) -> EngineError | Exception:
         return EngineError(f"Redis refuses the credentials in POD_AUTOMATION_REDIS_URL: {error}")
     if isinstance(error, _AWAY):
         return StoreUnavailableError("Redis", str(error) or type(error).__name__)
-    if isinstance(error, ResponseError) and str(error).startswith(_AWAY_CODES):
+    if isinstance(error, ResponseError) and _AWAY_CODE.search(str(error)):
         return StoreUnavailableError("Redis", str(error))
     return error

@@ -1,10 +1,19 @@
--- Adds timers and moves the watermark of their topic, by compare-and-swap.
--- KEYS: 1 meta, 2 index
+-- What one input makes of the wheel: timers leave, move and come, and the watermark of its topic
+-- goes on, by compare-and-swap; all of it or nothing.
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered
 -- ARGV: 1 slot prefix, 2 wake channel, 3 watermark field, 4 expected, 5 upto,
---       6 earliest due time of the call ('' for no timers), 7.. groups (put.lua)
+--       6 earliest due time of what comes or moves ('' for nothing),
+--       7 to 9 numbers of fields of the three lists that follow from 10 on, one behind the other:
+--         what must be reached (two each: watermark field, least offset),
+--         what leaves (two each: slot, packed),
+--         what moves (four each: slot it is in, slot it goes to, relative due time, packed);
+--       then what comes, in groups (put.lua)
 -- Returns {'lost'} when the wheel has no generation (being rebuilt, or gone);
---         {'ok', watermark after the call}: nothing was added unless it is `upto` and was `expected`
--- Cost: O(timers of the call)
+--         {'ok', watermark after the call}: nothing has changed unless `expected` was right;
+--         {'behind', watermark field}: that one has not been reached, nothing has changed
+-- Cost: O((timers of the call) * log(timers awaited)). The caller bounds a call.
+-- A call that takes something away begins with a ZREM, so that it goes through where Redis is full:
+-- it makes about as much room as it needs.
 --@include put.lua
 
 local meta = redis.call('HMGET', KEYS[1], 'gen', ARGV[3], 'head')
@@ -15,16 +24,58 @@ local at = meta[2] or '-1'
 if at ~= ARGV[4] then
   return {'ok', at}
 end
-if ARGV[6] ~= '' then
-  local added = put(KEYS[2], ARGV[1], 7)
-  if added > 0 then
-    redis.call('HINCRBY', KEYS[1], 'pending', added)
-  end
-  -- The owner sleeps until `head`; an earlier timer must wake it.
-  if not meta[3] or tonumber(ARGV[6]) < tonumber(meta[3]) then
-    redis.call('HSET', KEYS[1], 'head', ARGV[6])
-    redis.call('PUBLISH', ARGV[2], 'wake')
+local leave = 10 + tonumber(ARGV[7])
+local move = leave + tonumber(ARGV[8])
+local come = move + tonumber(ARGV[9])
+for i = 10, leave - 1, 2 do
+  local reached = redis.call('HGET', KEYS[1], ARGV[i]) or '-1'
+  if tonumber(reached) < tonumber(ARGV[i + 1]) then
+    return {'behind', ARGV[i]}
   end
 end
-redis.call('HSET', KEYS[1], ARGV[3], ARGV[5])
+
+local change = 0
+
+-- Whether the timer was in the slot; it is there no longer.
+local function left(slot, packed)
+  local key = ARGV[1] .. slot
+  if redis.call('ZREM', key, packed) == 0 then
+    return false
+  end
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('ZREM', KEYS[2], slot)
+  end
+  return true
+end
+
+local in_flight = redis.call('EXISTS', KEYS[3]) == 1
+for i = leave, move - 1, 2 do
+  if redis.call('ZREM', KEYS[4], ARGV[i + 1]) == 0 then
+    if left(ARGV[i], ARGV[i + 1]) then
+      change = change - 1
+    elseif in_flight then
+      -- Perhaps in the batch: the settling must not await what has been answered by then.
+      redis.call('SADD', KEYS[5], ARGV[i + 1])
+    end
+  end
+end
+for i = move, come - 1, 4 do
+  -- Only from its slot: what has been claimed by now is on its way, and would be fired again.
+  if left(ARGV[i], ARGV[i + 3]) then
+    redis.call('ZADD', ARGV[1] .. ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+    redis.call('ZADD', KEYS[2], ARGV[i + 1], ARGV[i + 1])
+  end
+end
+change = change + put(KEYS[2], ARGV[1], come)
+if change ~= 0 then
+  redis.call('HINCRBY', KEYS[1], 'pending', change)
+end
+-- The owner sleeps until `head`; an earlier timer must wake it.
+if ARGV[6] ~= '' and (not meta[3] or tonumber(ARGV[6]) < tonumber(meta[3])) then
+  redis.call('HSET', KEYS[1], 'head', ARGV[6])
+  redis.call('PUBLISH', ARGV[2], 'wake')
+end
+if ARGV[5] ~= ARGV[4] then
+  redis.call('HSET', KEYS[1], ARGV[3], ARGV[5])
+end
 return {'ok', ARGV[5]}

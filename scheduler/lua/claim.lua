@@ -1,13 +1,17 @@
 -- Settles the batch that has been committed and claims the next one: due timers leave the slots and
--- become the shard's one in-flight batch, in one step, so that a crash can lose neither.
--- KEYS: 1 meta, 2 index, 3 in-flight
--- ARGV: 1 slot prefix, 2 slot width (ms), 3 epoch, 4 gen, 5 done seq, 6 done nonce, 7 nonce, 8 limit
+-- deadlines that have come the awaited ones, and become the shard's one in-flight batch, in one
+-- step, so that a crash can lose neither.
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered
+-- ARGV: 1 slot prefix, 2 slot width (ms), 3 epoch, 4 gen, 5 done seq, 6 done nonce, 7 nonce, 8 limit,
+--       9 how long the results of the settled batch are awaited (ms)
 -- Returns {'fenced', owner}: another owner has the shard
 --         {'lost', why}: gone, of another generation, or back in time: rebuild
 --         {'ok', seq, nonce, now, next due ('' for none), {slot, {packed, relative due, ...}, ...}}
--- Cost: O(limit + log slots)
+--         deadlines have slot -1, and in place of a relative time their own
+-- Cost: O((settled + claimed) * log(timers awaited) + log slots)
 --@include own.lua
 --@include next_due.lua
+--@include settle.lua
 
 local refused = own(KEYS[1], ARGV[3])
 if refused then
@@ -31,7 +35,7 @@ if seq == done + 1 then
   if not batch then
     return {'lost', 'no in-flight batch'}
   end
-  local due = next_due(KEYS[2], slot_prefix, slot_ms)
+  local due = next_due(KEYS[2], slot_prefix, slot_ms, KEYS[4])
   return {'ok', seq, meta[3], now, due or '', cmsgpack.unpack(batch)}
 end
 -- The nonce tells this batch from another of the same seq that a rollback of Redis undid.
@@ -39,8 +43,8 @@ if seq ~= done or meta[3] ~= ARGV[6] then
   return {'lost', 'back in time: at batch ' .. seq .. ', committed is ' .. done}
 end
 
--- The first write must be one that a full Redis allows: dispatch goes on where ingest waits.
-redis.call('DEL', KEYS[3])
+-- Only here, where the batch is known to be committed.
+settle(KEYS[3], KEYS[4], KEYS[5], now + tonumber(ARGV[9]))
 
 local room, batch, claimed = tonumber(ARGV[8]), {}, 0
 while room > 0 do
@@ -66,8 +70,19 @@ while room > 0 do
   redis.call('ZREM', KEYS[2], slot)
 end
 
-local due = next_due(KEYS[2], slot_prefix, slot_ms)
-if claimed == 0 then
+-- What is due goes first: a deadline can wait, a timer should not.
+local late = {}
+if room > 0 then
+  late = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'WITHSCORES', 'LIMIT', 0, room)
+end
+if #late > 0 then
+  redis.call('ZREMRANGEBYRANK', KEYS[4], 0, #late / 2 - 1)
+  batch[#batch + 1] = -1
+  batch[#batch + 1] = late
+end
+
+local due = next_due(KEYS[2], slot_prefix, slot_ms, KEYS[4])
+if #batch == 0 then
   -- `head` is what the owner sleeps until; an idle turn writes nothing.
   local head = due and string.format('%.0f', due) or '9007199254740991'
   if meta[4] ~= head then
@@ -76,9 +91,11 @@ if claimed == 0 then
   return {'ok', seq, meta[3], now, due or '', {}}
 end
 redis.call('SET', KEYS[3], cmsgpack.pack(batch))
-redis.call('HINCRBY', KEYS[1], 'pending', -claimed)
+if claimed > 0 then
+  redis.call('HINCRBY', KEYS[1], 'pending', -claimed)
+end
 -- Head 0: the owner comes back by itself, adds need not wake it.
 redis.call(
-  'HSET', KEYS[1], 'seq', seq + 1, 'nonce', ARGV[7], 'claimed', claimed, 'head', 0
+  'HSET', KEYS[1], 'seq', seq + 1, 'nonce', ARGV[7], 'claimed', claimed + #late / 2, 'head', 0
 )
 return {'ok', seq + 1, ARGV[7], now, due or '', batch}

@@ -1,7 +1,8 @@
 -- Ends a rebuild: from here on adds and claims work.
--- KEYS: 1 meta
--- ARGV: 1 epoch, 2 gen, 3 seq, 4 nonce, 5.. watermark field and offset in turn
--- Returns {'fenced', owner}; {'lost', why}; {'ok', 0}
+-- KEYS: 1 meta, 2 awaited
+-- ARGV: 1 epoch, 2 gen, 3 seq, 4 nonce, 5 timers and 6 awaited ones that were loaded ('': any),
+--       7.. watermark field and offset in turn
+-- Returns {'fenced', owner}; {'lost', why}: it does not hold what was loaded; {'ok', 0}
 -- Cost: O(1)
 --@include own.lua
 
@@ -9,10 +10,21 @@ local refused = own(KEYS[1], ARGV[1])
 if refused then
   return refused
 end
+-- A Redis that comes back from a moment ago has lost some of what was loaded since.
+if ARGV[5] ~= '' then
+  local meta = redis.call('HMGET', KEYS[1], 'gen', 'pending')
+  if meta[1] then
+    return {'lost', 'it went back to another life'}
+  end
+  local held = (meta[2] or '0') .. ' and ' .. redis.call('ZCARD', KEYS[2])
+  if held ~= ARGV[5] .. ' and ' .. ARGV[6] then
+    return {'lost', 'loaded ' .. ARGV[5] .. ' and ' .. ARGV[6] .. ', holds ' .. held}
+  end
+end
 -- The first write must be one that a full Redis allows: the dispatcher must go on.
 redis.call('HDEL', KEYS[1], 'nothing')
 redis.call('HSET', KEYS[1], 'seq', ARGV[3], 'nonce', ARGV[4], 'head', 0)
-for i = 5, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
 redis.call('HSET', KEYS[1], 'gen', ARGV[2])

@@ -1,6 +1,7 @@
 """What every timer wheel promises, whatever it is built on."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,17 +10,26 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
+from redis.asyncio import Redis
 
 from scheduler.adapters.memory_wheel import MemoryWheel
+from scheduler.adapters.redis_keys import ShardKeys
 from scheduler.adapters.redis_wheel import MAX_LOAD, SLOT_MS, RedisWheel
-from scheduler.errors import FencedError, WheelLostError
+from scheduler.errors import (
+    FencedError,
+    StoreUnavailableError,
+    WheelBehindError,
+    WheelLostError,
+)
 from scheduler.ports import Claim, Wheel
-from scheduler.timer import Timer
+from scheduler.settings import ENV_PREFIX
+from scheduler.timer import Timer, pack
 from schemas.ids import activity_id
 from tests.fixtures.redis import flush
 
 SHARD = 3
-TOPIC = "post-detected"
+TOPIC, RESULTS = "post-detected", "engagement-executed"
 EPOCH, GEN, NONCE = "epoch-1", "gen-1", "nonce-0"
 HOUR_MS = 3_600_000
 
@@ -82,9 +92,21 @@ def overdue(count: int) -> list[Timer]:
 
 
 async def claim(
-    wheel: Wheel, done: tuple[int, str] = (0, NONCE), nonce: str = "nonce-1", limit: int = 1000
+    wheel: Wheel,
+    done: tuple[int, str] = (0, NONCE),
+    nonce: str = "nonce-1",
+    limit: int = 1000,
+    await_ms: int = HOUR_MS,
 ) -> Claim:
-    return await wheel.claim(SHARD, EPOCH, GEN, done, nonce, limit)
+    return await wheel.claim(SHARD, EPOCH, GEN, done, nonce, limit, await_ms)
+
+
+async def fired(wheel: Wheel, timers: list[Timer], await_ms: int = HOUR_MS) -> Claim:
+    """Add `timers`, claim them and settle the batch; returns the claim that has settled it."""
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    batch = await claim(wheel)
+    assert len(batch.timers) == len(timers)
+    return await claim(wheel, (1, "nonce-1"), "nonce-2", await_ms=await_ms)
 
 
 async def test_what_is_added_is_claimed_once_in_order_of_time(wheel: Wheel) -> None:
@@ -96,8 +118,8 @@ async def test_what_is_added_is_claimed_once_in_order_of_time(wheel: Wheel) -> N
     third = await claim(wheel, (second.seq, second.nonce), "nonce-3")
     assert [first.seq, second.seq, third.seq] == [1, 2, 2]
     assert [*first.timers, *second.timers] == timers
-    assert list(third.timers) == []
-    assert third.next_due_ms is None
+    assert third.empty
+    assert third.next_due_ms == second.now_ms + HOUR_MS  # the first batch's results
 
 
 async def test_a_timer_is_never_claimed_early(wheel: Wheel) -> None:
@@ -167,13 +189,14 @@ async def test_a_new_epoch_fences_the_former_owner(wheel: Wheel) -> None:
         lambda: claim(wheel, (batch.seq, batch.nonce)),
         lambda: wheel.wipe(SHARD, EPOCH),
         lambda: wheel.load(SHARD, EPOCH, overdue(1)),
+        lambda: wheel.load_awaited(SHARD, EPOCH, overdue(1)),
         lambda: wheel.open(SHARD, EPOCH, "gen-2", (1, "n"), {}),
     ]
     for call in calls:
         with pytest.raises(FencedError):
             await call()
     assert (await wheel.size(SHARD)).gen == GEN
-    again = await wheel.claim(SHARD, "epoch-2", GEN, (0, NONCE), "x", 10)
+    again = await wheel.claim(SHARD, "epoch-2", GEN, (0, NONCE), "x", 10, HOUR_MS)
     assert list(again.timers) == list(batch.timers)
 
 
@@ -226,13 +249,13 @@ async def test_nothing_works_without_a_generation(wheel: Wheel) -> None:
 
 async def test_a_claim_for_another_generation_is_refused(wheel: Wheel) -> None:
     with pytest.raises(WheelLostError, match="generation"):
-        await wheel.claim(SHARD, EPOCH, "gen-of-before", (0, NONCE), "n", 10)
+        await wheel.claim(SHARD, EPOCH, "gen-of-before", (0, NONCE), "n", 10, HOUR_MS)
 
 
 async def test_an_owner_learns_that_everything_is_gone(wheel: Wheel) -> None:
     never_opened = SHARD + 1
     with pytest.raises(WheelLostError):
-        await wheel.claim(never_opened, EPOCH, GEN, (0, NONCE), "n", 10)
+        await wheel.claim(never_opened, EPOCH, GEN, (0, NONCE), "n", 10, HOUR_MS)
     with pytest.raises(WheelLostError):
         await wheel.wipe(never_opened, EPOCH)
 
@@ -251,7 +274,7 @@ async def test_a_rebuild_replaces_all_there_was(wheel: Wheel) -> None:
     size = await wheel.size(SHARD)
     assert (size.gen, size.pending, size.in_flight) == ("gen-2", len(loaded), 0)
     assert await wheel.watermark(SHARD, TOPIC) == 77
-    batch = await wheel.claim(SHARD, EPOCH, "gen-2", (9, "n9"), "n10", 20_000)
+    batch = await wheel.claim(SHARD, EPOCH, "gen-2", (9, "n9"), "n10", 20_000, HOUR_MS)
     assert batch.seq == 10
     assert list(batch.timers) == loaded
 
@@ -264,13 +287,15 @@ async def test_a_rebuild_that_died_half_way_can_begin_again(wheel: Wheel) -> Non
     loaded = overdue(10)
     await wheel.load(SHARD, "epoch-2", loaded)
     await wheel.open(SHARD, "epoch-2", "gen-2", (0, "n"), {})
-    batch = await wheel.claim(SHARD, "epoch-2", "gen-2", (0, "n"), "m", 1000)
+    batch = await wheel.claim(SHARD, "epoch-2", "gen-2", (0, "n"), "m", 1000, HOUR_MS)
     assert list(batch.timers) == loaded
 
 
 async def test_an_open_wheel_cannot_be_loaded(wheel: Wheel) -> None:
     with pytest.raises(WheelLostError, match="open"):
         await wheel.load(SHARD, EPOCH, overdue(1))
+    with pytest.raises(WheelLostError, match="open"):
+        await wheel.load_awaited(SHARD, EPOCH, overdue(1))
 
 
 async def test_any_id_survives_the_wheel(wheel: Wheel) -> None:
@@ -316,3 +341,329 @@ async def test_large_adds_are_whole(wheel: Wheel) -> None:
     assert len(batch.timers) == 6300
     assert {t.activity_id for t in batch.timers} == {t.activity_id for t in one_slot + spread}
     assert all(a.due_ms <= b.due_ms for a, b in pairwise(batch.timers))
+
+
+async def test_the_clock_is_the_one_that_claims_go_by(wheel: Wheel) -> None:
+    before = await wheel.now_ms()
+    during = (await claim(wheel)).now_ms
+    assert before <= during <= await wheel.now_ms()
+    assert abs(before - now()) < HOUR_MS
+
+
+async def test_results_are_awaited_from_the_settling_on(wheel: Wheel) -> None:
+    timers = overdue(5)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    batch = await claim(wheel)
+    again = await claim(wheel, nonce="another", await_ms=0)
+    assert list(again.timers) == list(batch.timers)
+    assert (await wheel.size(SHARD)).awaited == 0  # it may not have been sent yet
+    settled = await claim(wheel, (1, "nonce-1"), "nonce-2")
+    size = await wheel.size(SHARD)
+    assert (settled.empty, size.awaited, size.in_flight, size.pending) == (True, 5, 0, 0)
+    assert settled.next_due_ms == size.next_due_ms == settled.now_ms + HOUR_MS
+    await claim(wheel, (1, "nonce-1"), "nonce-2", await_ms=0)  # there is nothing left to settle
+    assert (await wheel.size(SHARD)).awaited == 5
+
+
+async def test_a_result_that_does_not_come_is_a_timeout(wheel: Wheel) -> None:
+    timers = overdue(5)
+    late = await fired(wheel, timers, await_ms=0)
+    assert not late.timers
+    assert {each.due_ms for each in late.timeouts} == {late.now_ms}
+    assert {pack(each) for each in late.timeouts} == {pack(each) for each in timers}
+    size = await wheel.size(SHARD)
+    assert (late.seq, size.in_flight, size.awaited, size.pending) == (2, 5, 0, 0)
+    again = await claim(wheel, (1, "nonce-1"), "another", await_ms=0)
+    assert (again.seq, again.nonce) == (2, "nonce-2")
+    assert list(again.timeouts) == list(late.timeouts)
+    # A deadline that has come is not awaited again.
+    last = await claim(wheel, (2, "nonce-2"), "nonce-3", await_ms=0)
+    size = await wheel.size(SHARD)
+    assert (last.empty, last.seq, last.next_due_ms) == (True, 2, None)
+    assert (size.in_flight, size.awaited) == (0, 0)
+
+
+async def test_a_timeout_is_never_early(wheel: Wheel) -> None:
+    settled = await fired(wheel, overdue(3), await_ms=150)
+    deadline = settled.now_ms + 150
+    assert settled.empty
+    while (batch := await claim(wheel, (1, "nonce-1"), "nonce-2")).empty:
+        assert batch.now_ms < deadline
+        assert batch.next_due_ms == deadline
+    assert batch.now_ms >= deadline
+    assert [each.due_ms for each in batch.timeouts] == [deadline] * 3
+
+
+async def test_what_is_due_goes_before_what_is_late(wheel: Wheel) -> None:
+    await fired(wheel, overdue(4))
+    await wheel.wipe(SHARD, EPOCH)
+    late, due = overdue(4), overdue(3)
+    await wheel.load_awaited(SHARD, EPOCH, late)
+    await wheel.load(SHARD, EPOCH, due)
+    await wheel.open(SHARD, EPOCH, GEN, (0, NONCE), {})
+    first = await claim(wheel, limit=2)
+    assert (list(first.timers), list(first.timeouts)) == (due[:2], [])
+    assert first.next_due_ms == min(late[0].due_ms, due[2].due_ms)
+    second = await claim(wheel, (1, "nonce-1"), "nonce-2", limit=3)
+    assert (list(second.timers), list(second.timeouts)) == (due[2:], late[:2])
+    third = await claim(wheel, (2, "nonce-2"), "nonce-3", limit=3)
+    assert (list(third.timers), list(third.timeouts)) == ([], late[2:])
+    assert (await wheel.size(SHARD)).awaited == 3  # those of the first two batches
+
+
+async def test_a_result_ends_the_waiting_for_it(wheel: Wheel) -> None:
+    timers = overdue(5)
+    await fired(wheel, timers)
+    # Wherever its row says that it was due: it is found without the time.
+    done = [timers[0], replace(timers[3], due_ms=now() + HOUR_MS)]
+    assert await wheel.add(SHARD, RESULTS, -1, 6, [], remove=done) == 6
+    assert (await wheel.size(SHARD)).awaited == 3
+    # The next attempt of the same activity is another timer.
+    retried = replace(timers[1], attempt=2, due_ms=now() - 5)
+    await wheel.add(SHARD, RESULTS, 6, 7, [retried], remove=[timers[1]])
+    size = await wheel.size(SHARD)
+    assert (size.awaited, size.pending) == (2, 1)
+    assert list((await claim(wheel, (1, "nonce-1"), "nonce-2")).timers) == [retried]
+
+
+async def test_what_is_removed_from_its_slot_never_fires(wheel: Wheel) -> None:
+    far, near, same_slot = (
+        timer(now() + 3 * HOUR_MS),
+        timer(now() + HOUR_MS),
+        timer(now() + 3 * HOUR_MS),
+    )
+    due = overdue(4)
+    await wheel.add(SHARD, TOPIC, -1, 0, [far, near, same_slot, *due])
+    await wheel.add(SHARD, RESULTS, -1, 0, [], remove=[near, same_slot, due[1]])
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.awaited, size.due) == (4, 0, 3)
+    batch = await claim(wheel)
+    assert list(batch.timers) == [due[0], *due[2:]]
+    assert batch.next_due_ms == far.due_ms
+    await wheel.add(SHARD, RESULTS, 0, 1, [], remove=[far])
+    settled = await claim(wheel, (1, "nonce-1"))
+    assert settled.next_due_ms == settled.now_ms + HOUR_MS
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.awaited) == (0, 3)
+
+
+async def test_a_result_may_come_while_its_batch_is_in_flight(wheel: Wheel) -> None:
+    timers = overdue(3)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    batch = await claim(wheel)
+    await wheel.add(SHARD, RESULTS, -1, 0, [], remove=[timers[1]])
+    assert list((await claim(wheel)).timers) == list(batch.timers)  # it is out of reach
+    await claim(wheel, (1, "nonce-1"), "nonce-2")
+    assert (await wheel.size(SHARD)).awaited == 2
+    # That counted for the one batch; the same timer, fired once more, would be awaited.
+    await wheel.add(SHARD, TOPIC, 0, 1, [timers[1]])
+    await claim(wheel, (1, "nonce-1"), "nonce-2")
+    await claim(wheel, (2, "nonce-2"), "nonce-3")
+    assert (await wheel.size(SHARD)).awaited == 3
+
+
+async def test_removing_what_is_not_there_changes_nothing(wheel: Wheel) -> None:
+    timers = overdue(2)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    absent = [timer(timers[0].due_ms), timer(now() + HOUR_MS), replace(timers[0], attempt=2)]
+    assert await wheel.add(SHARD, RESULTS, -1, 0, [], remove=absent) == 0
+    assert (await wheel.size(SHARD)).pending == 2
+    assert list((await claim(wheel)).timers) == timers
+
+
+async def test_a_timer_that_waits_can_be_moved(wheel: Wheel) -> None:
+    waiting, other = timer(now() + HOUR_MS), timer(now() + HOUR_MS)
+    await wheel.add(SHARD, TOPIC, -1, 0, [waiting, other])
+    await claim(wheel)  # sleeps until then
+    at_once = replace(waiting, due_ms=now() - 3)
+    async with wheel.wakes([SHARD]) as heard:
+        await wheel.add(SHARD, RESULTS, -1, 0, [at_once], remove=[waiting])
+        assert await anext(heard) == SHARD
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.due) == (2, 1)
+    batch = await claim(wheel)
+    assert list(batch.timers) == [at_once]
+    assert batch.next_due_ms == other.due_ms
+
+
+async def test_a_timer_that_no_longer_waits_is_not_moved(wheel: Wheel) -> None:
+    claimed, awaited = overdue(2)
+    await wheel.wipe(SHARD, EPOCH)
+    await wheel.load(SHARD, EPOCH, [claimed])
+    await wheel.load_awaited(SHARD, EPOCH, [replace(awaited, due_ms=now() + HOUR_MS)])
+    await wheel.open(SHARD, EPOCH, GEN, (0, NONCE), {})
+    await claim(wheel)
+    moved = [replace(each, due_ms=each.due_ms + 7) for each in (claimed, awaited)]
+    assert await wheel.add(SHARD, RESULTS, -1, 0, moved, remove=[claimed, awaited]) == 0
+    assert (await wheel.size(SHARD)).pending == 0
+    assert (await claim(wheel, (1, "nonce-1"), "nonce-2")).empty
+    assert (await wheel.size(SHARD)).awaited == 2  # both are on their way as before
+
+
+async def test_an_input_waits_for_what_it_follows_from(wheel: Wheel) -> None:
+    planned = timer(now() + HOUR_MS)
+    for least in ({TOPIC: 4}, {"another": 0}, {"another": -1, TOPIC: 4}):
+        with pytest.raises(WheelBehindError):
+            await wheel.add(SHARD, RESULTS, -1, 9, overdue(1), remove=[planned], after=least)
+    assert await wheel.watermark(SHARD, RESULTS) == -1
+    await wheel.add(SHARD, TOPIC, -1, 3, [planned])
+    with pytest.raises(WheelBehindError, match=TOPIC):
+        await wheel.add(SHARD, RESULTS, -1, 9, overdue(1), remove=[planned], after={TOPIC: 4})
+    assert (await wheel.size(SHARD)).pending == 1
+    # Who comes second has nothing to wait for.
+    assert await wheel.add(SHARD, TOPIC, 1, 9, overdue(1), after={TOPIC: 99}) == 3
+    await wheel.add(SHARD, TOPIC, 3, 4, [])
+    reached = {TOPIC: 4, "another": -1}
+    assert await wheel.add(SHARD, RESULTS, -1, 9, [], remove=[planned], after=reached) == 9
+    assert (await wheel.size(SHARD)).pending == 0
+
+
+async def test_an_input_may_change_the_wheel_in_several_steps(wheel: Wheel) -> None:
+    first, second = overdue(2)
+    assert await wheel.add(SHARD, RESULTS, -1, -1, [first]) == -1
+    assert await wheel.watermark(SHARD, RESULTS) == -1
+    assert await wheel.add(SHARD, RESULTS, -1, 5, [second]) == 5
+    assert await wheel.add(SHARD, RESULTS, 5, 5, [], remove=[first]) == 5
+    assert await wheel.add(SHARD, RESULTS, 4, 4, [first]) == 5
+    assert (await wheel.size(SHARD)).watermarks == {RESULTS: 5}
+    assert list((await claim(wheel)).timers) == [second]
+
+
+async def test_a_rebuild_replaces_what_was_awaited(wheel: Wheel) -> None:
+    timers = overdue(5)
+    await fired(wheel, timers[:2])
+    await wheel.add(SHARD, TOPIC, 0, 1, timers[2:])
+    await claim(wheel, (1, "nonce-1"), "nonce-2")
+    await wheel.add(SHARD, RESULTS, -1, 0, [], remove=[timers[2]])  # in the claimed batch
+    await wheel.wipe(SHARD, EPOCH)
+    assert (await wheel.size(SHARD)).awaited == 0
+    at = now() - HOUR_MS
+    late = [timer(at + i) for i in range(MAX_LOAD + 7)]
+    open_yet = [replace(each, due_ms=now() + HOUR_MS) for each in (timers[2], timers[4])]
+    await wheel.load_awaited(SHARD, EPOCH, late)
+    await wheel.load_awaited(SHARD, EPOCH, open_yet)
+    await wheel.load_awaited(SHARD, EPOCH, [])
+    await wheel.load(SHARD, EPOCH, [timers[3]])
+    await wheel.open(SHARD, EPOCH, GEN, (0, NONCE), {})
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.awaited) == (1, len(late) + 2)
+    batch = await claim(wheel, limit=20_000)
+    assert (list(batch.timers), list(batch.timeouts)) == ([timers[3]], late)
+    assert batch.next_due_ms == open_yet[0].due_ms
+    await claim(wheel, (1, "nonce-1"), "nonce-2")
+    assert (await wheel.size(SHARD)).awaited == 3
+
+
+async def test_a_large_batch_is_awaited_whole(wheel: Wheel) -> None:
+    at = now() - HOUR_MS
+    one_slot = [timer(at - at % SLOT_MS + i % 5000) for i in range(6001)]
+    spread = [timer(at + SLOT_MS * (1 + i)) for i in range(300)]
+    await wheel.add(SHARD, TOPIC, -1, 0, [*one_slot, *spread])
+    await claim(wheel, limit=10_000)
+    answered = [*one_slot[:4500], *spread[:10]]
+    await wheel.add(SHARD, RESULTS, -1, 0, [], remove=answered)
+    late = await claim(wheel, (1, "nonce-1"), "nonce-2", limit=10_000, await_ms=0)
+    rest = [*one_slot[4500:], *spread[10:]]
+    assert len(late.timeouts) == len(rest)
+    assert {pack(each) for each in late.timeouts} == {pack(each) for each in rest}
+
+
+async def test_the_size_tells_what_is_due(wheel: Wheel) -> None:
+    at = now()
+    in_this_slot = timer(at - at % SLOT_MS)
+    await wheel.add(SHARD, TOPIC, -1, 0, [*overdue(300), in_this_slot, timer(at + HOUR_MS)])
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.due) == (302, 301)
+    await claim(wheel)
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.due) == (1, 0)
+
+
+async def test_deadlines_are_what_the_owner_sleeps_until(wheel: Wheel) -> None:
+    await fired(wheel, overdue(1))  # sleeps until the deadline, in an hour
+    async with wheel.wakes([SHARD, SHARD + 1]) as heard:
+        await wheel.add(SHARD, TOPIC, 0, 1, [timer(now() + 2 * HOUR_MS)])  # later: no wake
+        await wheel.forget(SHARD + 1)
+        assert await anext(heard) == SHARD + 1
+        await wheel.add(SHARD, TOPIC, 1, 2, [timer(now() + HOUR_MS // 2)])
+        assert await anext(heard) == SHARD
+
+
+on_servers = pytest.mark.parametrize("server", ["valkey", "redis-6.2"], indirect=True)
+
+
+@pytest.fixture
+async def redis(server: str | None) -> AsyncIterator[Redis]:
+    """A look behind the wheel."""
+    assert server is not None
+    async with Redis.from_url(server) as client:
+        yield client
+
+
+@on_servers
+async def test_nothing_is_left_of_what_has_gone(wheel: Wheel, redis: Redis) -> None:
+    """Memory is all there is of a wheel: no empty slot may stay in the index, and no answer."""
+    assert isinstance(wheel, RedisWheel)
+    keys = wheel._of(SHARD)
+    timers = overdue(3)
+    far = timer(now() + HOUR_MS)
+    await wheel.add(SHARD, TOPIC, -1, 0, [*timers, far])
+    await claim(wheel)
+    await wheel.add(SHARD, RESULTS, -1, 0, [], remove=[*timers, far])
+    assert await redis.scard(keys.answered) == 3
+    await claim(wheel, (1, "nonce-1"))
+    left = {key.decode() async for key in redis.scan_iter(f"{wheel._prefix}*", count=1000)}
+    assert left == {keys.meta}
+
+
+@on_servers
+async def test_a_batch_of_the_former_version_is_settled(wheel: Wheel, redis: Redis) -> None:
+    """It knew of no deadlines: its batch is groups of timers, and that is all it left behind."""
+    assert isinstance(wheel, RedisWheel)
+    keys = ShardKeys.of(wheel._prefix, SHARD)
+    due = timer(now() - HOUR_MS)
+    slot, relative = divmod(due.due_ms, SLOT_MS)
+    pack_batch = "redis.call('SET', KEYS[1], cmsgpack.pack({ARGV[1], {ARGV[2], ARGV[3]}}))"
+    await redis.eval(pack_batch, 1, keys.in_flight, slot, pack(due), relative)
+    await redis.hset(keys.meta, mapping={"seq": 1, "nonce": "nonce-1", "claimed": 1})
+    assert list((await claim(wheel)).timers) == [due]
+    await claim(wheel, (1, "nonce-1"), "nonce-2")
+    assert (await wheel.size(SHARD)).awaited == 1
+
+
+@on_servers
+@pytest.mark.skipif(ENV_PREFIX + "REDIS_URL" in os.environ, reason="the server is somebody's")
+async def test_a_full_redis_goes_on_firing(wheel: Wheel, redis: Redis) -> None:
+    timers = overdue(10)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    await redis.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailableError):
+            await wheel.add(SHARD, TOPIC, 0, 1, overdue(1))
+        assert list((await claim(wheel, limit=5)).timers) == timers[:5]
+        assert list((await claim(wheel, (1, "nonce-1"), "nonce-2")).timers) == timers[5:]
+        assert (await wheel.size(SHARD)).awaited == 5
+        # Results make room: they go through, whether or not there is anything to remove.
+        await wheel.add(SHARD, RESULTS, -1, 1, [replace(timers[0], attempt=2)], remove=timers[:1])
+        await wheel.add(SHARD, RESULTS, 1, 2, [], remove=timers[5:6])
+        last = await claim(wheel, (2, "nonce-2"), "nonce-3", await_ms=0)
+        assert len(last.timers) == 1
+        assert len(last.timeouts) == 4
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
+async def test_a_rebuild_that_lost_part_of_its_load_does_not_open(wheel: Wheel) -> None:
+    due_ms = now() + 60_000
+    await wheel.take(SHARD, EPOCH)
+    await wheel.wipe(SHARD, EPOCH)
+    await wheel.load(SHARD, EPOCH, [timer(due_ms)])
+    await wheel.load_awaited(SHARD, EPOCH, [timer(due_ms, attempt=2)])
+    for holding in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        with pytest.raises(WheelLostError):
+            await wheel.open(SHARD, EPOCH, "gen-2", (0, NONCE), {}, holding=holding)
+    with pytest.raises(WheelLostError):
+        await wheel.watermark(SHARD, TOPIC)
+    await wheel.open(SHARD, EPOCH, "gen-2", (0, NONCE), {}, holding=(1, 1))
+    with pytest.raises(WheelLostError):
+        await wheel.open(SHARD, EPOCH, "gen-3", (0, NONCE), {}, holding=(1, 1))

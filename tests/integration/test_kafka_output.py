@@ -1,20 +1,31 @@
-"""Topics and the outbox on a real broker."""
+"""Topics, the outbox and the dispatcher's output on a real broker."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from scheduler.activity import PlannedActivity
+from pod_automation.processes import dispatcher
+from scheduler.activity import Announcement, PlannedActivity, Status
 from scheduler.adapters.kafka_outbox import KafkaOutbox
+from scheduler.adapters.kafka_shard_log import KafkaShardLog
 from scheduler.adapters.kafka_topics import check_topics, ensure_topics
-from scheduler.errors import PermanentError, StoreUnavailableError
+from scheduler.errors import FencedError, PermanentError, StoreUnavailableError
 from scheduler.ports import SourceRecord
 from scheduler.settings import Settings, load_settings
-from tests.integration.worker_bench import Bench, bench
+from scheduler.timer import Timer
+from schemas.codec import decode
+from schemas.events import EngagementExecuted, EngagementStatus, ExecuteEngagement, WheelCursor
+from schemas.headers import CE_SOURCES, CE_TYPES, event_headers
+from schemas.ids import activity_id
+from schemas.times import millis, moment
+from tests.integration.scenario import read
+from tests.integration.worker_bench import Bench, bench, until
 
 pytestmark = pytest.mark.timeout(120)
+DUE_MS = 1_795_507_200_000
 
 
 @pytest.fixture
@@ -69,15 +80,89 @@ async def test_a_broker_that_is_away_is_transient() -> None:
 async def test_statuses_come_in_order_however_many(
     settings: Settings, stores: Bench, outbox: KafkaOutbox
 ) -> None:
-    activities = [
-        PlannedActivity(f"id-{n}", "pod", "post", f"member-{n}", "like", 1_795_507_200_000 + n, 5)
+    statuses = [
+        Announcement(f"id-{n}", "pod", "post", f"member-{n}", "like", Status.SCHEDULED, 1, DUE_MS)
         for n in range(5000)
     ]
-    await outbox.scheduled(2, activities)
+    await outbox.announce(2, statuses)
     records = await stores.read(settings.topics.engagement_status)
     assert {record.partition for record in records} == {2}
     assert [dict(record.headers)["ce_id"].decode() for record in records] == [
         f"id-{n}:scheduled:1" for n in range(5000)
+    ]
+
+
+async def test_a_status_is_what_the_contract_says(
+    settings: Settings, stores: Bench, outbox: KafkaOutbox
+) -> None:
+    await outbox.announce(
+        1,
+        [
+            Announcement("a", "pod", "p\u00f6st", "m", "like", Status.RETRYING, 2, DUE_MS, "no"),
+            Announcement("b", "pod", "post", "m", "comment", Status.CANCELLED, 1),
+        ],
+    )
+    retrying, cancelled = await stores.read(settings.topics.engagement_status)
+    found = decode(EngagementStatus, retrying.value)
+    assert (found.event_id, found.status, found.attempt) == ("a:retrying:2", "retrying", 2)
+    assert (found.reason, found.scheduled_for) == ("no", moment(DUE_MS))
+    assert retrying.key == "p\u00f6st".encode()
+    headers = dict(retrying.headers)
+    assert headers == dict(event_headers(EngagementStatus, "a:retrying:2", millis(found.at)))
+    found = decode(EngagementStatus, cancelled.value)
+    assert (found.event_id, found.reason, found.scheduled_for) == ("b:cancelled:1", None, None)
+
+
+async def test_any_reason_can_be_told(
+    settings: Settings, stores: Bench, outbox: KafkaOutbox
+) -> None:
+    reasons = ["", "\ud83d", "a\x00b", "\udcff\ufffe\U0010ffff", "\ud83d" * 5000, "l" * 5_000_000]
+    await outbox.announce(
+        0,
+        [
+            Announcement("id", "pod", "post", "m", "like", Status.FAILED, n, None, reason)
+            for n, reason in enumerate(reasons, 1)
+        ],
+    )
+    records = await stores.read(settings.topics.engagement_status)
+    told = [decode(EngagementStatus, record.value).reason or "" for record in records]
+    assert told[:4] == ["", "\\ud83d", "ab", "\\udcff\ufffe\U0010ffff"]
+    assert [len(reason) for reason in told[4:]] == [6000, 1000]
+
+
+async def test_a_record_is_forwarded_as_it_is(
+    settings: Settings, stores: Bench, outbox: KafkaOutbox
+) -> None:
+    topic = settings.topics.engagement_executed
+    headers = (("ce_id", b"theirs"), ("ce_id", b"twice"), ("\N{SNOWMAN}", b"\xff"))
+    records = [
+        SourceRecord(topic, 1, 7, key, value, headers)
+        for key, value in ((b"k", b"v"), (None, None), (b"", b""), (b"\xff", b"\x00"))
+    ]
+    for record in records:
+        await outbox.forward(record, 3)
+    found = await stores.read(topic)
+    assert [(each.key, each.value, tuple(each.headers)) for each in found] == [
+        (each.key, each.value, headers) for each in records
+    ]
+    assert {each.partition for each in found} == {3}
+    assert not await stores.read(settings.topics.dead_letter)
+
+
+async def test_what_cannot_be_forwarded_is_buried(
+    settings: Settings, stores: Bench, outbox: KafkaOutbox
+) -> None:
+    topic = settings.topics.pod_commands
+    # Compressed it came in whole.
+    await outbox.forward(SourceRecord(topic, 1, 7, b"k", b"v" * 2_000_000), 2)
+    await outbox.forward(SourceRecord(topic, 1, 8, b"k", b"v"), settings.partitions)
+    assert not await stores.read(topic)
+    letters = await stores.read(settings.topics.dead_letter)
+    assert [len(letter.value) for letter in letters] == [2_000_000, 1]
+    reasons = [dict(letter.headers)["reason"].decode() for letter in letters]
+    assert reasons == [
+        "too large to be forwarded to partition 2",
+        f"{topic} has no partition {settings.partitions}",
     ]
 
 
@@ -87,13 +172,14 @@ async def test_dead_letters_keep_what_there_is(
     large = b"v" * 15_000_000
     await outbox.dead_letter(source(None, None), "nothing at all")
     await outbox.dead_letter(source(b"", b"", ("ce_id", b"a"), ("ce_id", b"b")), "empty")
-    await outbox.dead_letter(source(b"\xff", large), "large")
+    await outbox.dead_letter(source(b"\xff", large), "large", [("failures", b"[]")])
     letters = await stores.read(settings.topics.dead_letter)
     assert [(letter.key, letter.value) for letter in letters] == [
         *((None, None), (b"", b""), (b"\xff", large))
     ]
     assert [value for name, value in letters[1].headers if name == "original_ce_id"] == [b"a", b"b"]
     assert all(letter.partition == 1 for letter in letters)
+    assert [dict(letter.headers).get("failures") for letter in letters] == [None, None, b"[]"]
     assert all(dict(letter.headers)["ce_id"] == b"source/1/7" for letter in letters)
 
 
@@ -116,3 +202,102 @@ async def test_what_the_broker_finds_too_large_is_cut(settings: Settings, stores
     assert kept == [(b"k", 32 * 1024), (None, None), (None, None), (b"k", 1)]
     sizes = [dict(letter.headers).get("truncated_from") for letter in letters]
     assert sizes == [b"900000", b"1", b"1", None]
+
+
+async def test_what_nobody_reports_is_given_up_in_its_own_partition(
+    settings: Settings, stores: Bench
+) -> None:
+    """The real dispatcher: what it sends, and half a second later that nothing has come of it."""
+    topics = settings.topics
+    planned = {shard: activities(shard, 30) for shard in (1, 3)}
+    for shard, rows in planned.items():
+        await stores.record.apply_plan(topics.post_detected, shard, -1, 0, rows)
+    ids = {each.activity_id: each for rows in planned.values() for each in rows}
+    partitions = {each.activity_id: shard for shard, rows in planned.items() for each in rows}
+    stop = asyncio.Event()
+    quick = settings.model_copy(update={"result_timeout_ms": 500})
+    async with dispatcher(quick) as running:
+        task = asyncio.create_task(running.run(stop))
+
+        async def given_up() -> bool:
+            assert not task.done()
+            ends = await stores.ends(topics.engagement_executed)
+            return sum(ends.values()) >= len(ids)
+
+        await until(given_up, "all given up")
+        stop.set()
+        await task
+
+    sent_at = {}
+    for record in await read(settings, topics.execute_engagement):
+        event = decode(ExecuteEngagement, record.value)
+        sent_at[event.activity_id] = event.dispatched_at
+    assert sent_at.keys() == ids.keys()
+    records = await read(settings, topics.engagement_executed)
+    seen = []
+    for record in records:
+        result = decode(EngagementExecuted, record.value)
+        row = ids[result.activity_id]
+        seen.append(result.activity_id)
+        assert record.partition == partitions[result.activity_id]
+        assert record.key == row.post_id.encode()
+        assert result == EngagementExecuted(
+            event_id=f"{row.activity_id}:timeout:1",
+            activity_id=row.activity_id,
+            pod_id=row.pod_id,
+            post_id=row.post_id,
+            member_id=row.member_id,
+            engagement_type=row.engagement_type,
+            attempt=1,
+            outcome="failed",
+            executed_at=result.executed_at,
+            error="no result within 0.5 s",
+            retryable=True,
+        )
+        assert (result.executed_at - sent_at[row.activity_id]).total_seconds() >= 0.5
+        headers = {name: value.decode() for name, value in record.headers}
+        assert headers["ce_id"] == result.event_id
+        assert headers["ce_type"] == CE_TYPES[EngagementExecuted]
+        assert headers["ce_source"] == CE_SOURCES[ExecuteEngagement] == "/pod-automation/engine"
+    # Nobody has applied any, so each was given up once and for all.
+    assert sorted(seen) == sorted(ids)
+
+
+async def test_timeouts_are_there_with_their_batch_or_not_at_all(settings: Settings) -> None:
+    """More than one record batch of them, in one transaction with timers and the cursor."""
+    topics = settings.topics
+    timers = [
+        Timer(each.activity_id, "pod", each.post_id, each.member_id, "like", 2, 7)
+        for each in activities(0, 6000)
+    ]
+    first = KafkaShardLog(settings.kafka_bootstrap, topics, 0, settings.topic_prefix + "owner")
+    second = KafkaShardLog(settings.kafka_bootstrap, topics, 0, settings.topic_prefix + "owner")
+    try:
+        await first.fence()
+        cursor = WheelCursor(seq=1, nonce="n1", gen="g")
+        assert await first.commit([], 1_795_507_200_000, cursor, timers) == -1
+        await second.fence()
+        with pytest.raises((FencedError, StoreUnavailableError)):
+            await first.commit([], 8, WheelCursor(seq=2, nonce="n2", gen="g"), timers[:1])
+        assert await second.cursor() == cursor
+        cursor = WheelCursor(seq=2, nonce="n3", gen="g")
+        upto = await second.commit(timers[:3], 1_795_507_200_000, cursor, timers[:1])
+        assert upto == 2
+    finally:
+        await first.close()
+        await second.close()
+    results = await read(settings, topics.engagement_executed)
+    given_up = [dict(record.headers)["ce_id"].decode() for record in results]
+    expected = [f"{each.activity_id}:timeout:2" for each in timers]
+    assert given_up == [*expected, expected[0]]
+    assert decode(EngagementExecuted, results[0].value).error == "no result in time"
+
+
+def activities(shard: int, count: int) -> list[PlannedActivity]:
+    """Likes of some posts, due since a moment ago."""
+    now_ms = time.time_ns() // 1_000_000
+    found = []
+    for n in range(count):
+        ids = (f"pod-{shard}", f"post-{shard}-{n % 3}", f"member-{n}")
+        found.append(PlannedActivity(activity_id(*ids, "like"), *ids, "like", now_ms - n, 0))
+    return found

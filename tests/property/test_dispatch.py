@@ -1,23 +1,25 @@
 """The dispatcher's protocol under every interleaving and death that chance can find.
 
 Several owners of one shard run at once (a rightful one, zombies, those that come back), each dies
-at random points between or inside its steps; the wheel is lost, or goes back in time; rows come in
-meanwhile. However it goes: each activity fires exactly once, and never early.
+at random points between or inside its steps; the wheel is lost, or goes back in time; rows and
+results come in meanwhile. However it goes: each activity fires exactly once, and never early; and
+each whose result does not come is given up, also never early, but none whose result has come.
 """
 
 import asyncio
 import copy
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from scheduler.activity import PlannedActivity, Status
+from scheduler.activity import PlannedActivity, RowChange, Status
 from scheduler.adapters.memory_log import MemoryPartition
 from scheduler.adapters.memory_record import MemoryRecord
 from scheduler.adapters.memory_wheel import MemoryWheel
@@ -26,11 +28,14 @@ from scheduler.errors import EngineError, TransientError, WheelLostError
 from scheduler.ports import Claim
 from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
+from scheduler.timer import Timer, pack
 from schemas.ids import activity_id
 
 SHARD, INPUT, STATUSES = 0, "post-detected", "engagement-status"
+RESULTS = "engagement-executed"
 ACTIVITIES = 60
 OWNERS = 3
+AWAIT_MS = 250
 
 
 class Died(BaseException):
@@ -38,18 +43,21 @@ class Died(BaseException):
 
 
 class World:
-    """One shard's stores, a clock, and chance."""
+    """One shard's stores, a clock, and chance. Without `accidents` the wheel is never lost."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, accidents: bool = True) -> None:
         self.rng = random.Random(seed)
+        self.accidents = accidents
         self.now_ms = 1_000_000
-        self.wheel = MemoryWheel(lambda: self.now_ms)
+        self.wheel = WatchedWheel(self)
         self.record = MemoryRecord()
         self.kafka = MemoryPartition(SHARD)
         self.deaths = 0
         self.calm = False
         self._tokens = count()
         self.planned: list[PlannedActivity] = []
+        self.answered: list[Timer] = []  # by the offset of the result
+        self.needless: list[Timer] = []
 
     def token(self) -> str:
         return f"token-{next(self._tokens)}"
@@ -69,10 +77,44 @@ class World:
         shard_log: Any = Shaky(self.kafka.open(), self.pause)
         record: Any = Shaky(self.record, self.pause, without={"snapshot"})
         projection = Projection(SHARD, STATUSES, record, self.kafka)
-        rebuild = Rebuild(wheel, record, input_topics=[INPUT], token=self.token)
-        return ShardDispatcher(
-            SHARD, wheel, shard_log, projection, rebuild, token=self.token, limit=7
+        rebuild = Rebuild(
+            wheel, record, input_topics=[INPUT, RESULTS], token=self.token, await_ms=AWAIT_MS
         )
+        return ShardDispatcher(
+            SHARD,
+            wheel,
+            shard_log,
+            projection,
+            rebuild,
+            token=self.token,
+            limit=7,
+            await_ms=AWAIT_MS,
+        )
+
+
+class WatchedWheel(MemoryWheel):
+    """Takes note of each timeout that it hands out although it knows that the result has come."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(lambda: world.now_ms)
+        self._world = world
+
+    async def claim(
+        self,
+        shard: int,
+        epoch: str,
+        gen: str,
+        done: tuple[int, str],
+        nonce: str,
+        limit: int,
+        await_ms: int,
+    ) -> Claim:
+        claim = await super().claim(shard, epoch, gen, done, nonce, limit, await_ms)
+        if claim.nonce == nonce:  # not one that is handed out again
+            known = self._of(shard).watermarks.get(RESULTS, -1)
+            done_ids = {each.activity_id for each in self._world.answered[: known + 1]}
+            self._world.needless += [t for t in claim.timeouts if t.activity_id in done_ids]
+        return claim
 
 
 class Shaky:
@@ -152,8 +194,42 @@ async def ingesting(world: World) -> None:
             await asyncio.sleep(0)
 
 
+async def answering(world: World, until: Callable[[], bool]) -> None:
+    """Executors that report some of what they are sent, sooner or later, and the worker that
+    applies it: the row first, then the wheel, each with its watermark."""
+    seen = 0
+    waiting: list[Timer] = []
+    while not until():
+        fired = world.kafka.fired[seen:]
+        seen += len(fired)
+        waiting += [each.timer for each in fired if world.rng.random() < 0.6]
+        if waiting and world.rng.random() < 0.3:
+            await answer(world, waiting.pop(world.rng.randrange(len(waiting))))
+        if world.rng.random() < 0.5:
+            await catch_up(world)
+        for _ in range(world.rng.randint(0, 20)):
+            await asyncio.sleep(0)
+
+
+async def answer(world: World, timer: Timer) -> None:
+    offset = len(world.answered)
+    world.answered.append(timer)
+    moved = None
+    while moved is None:  # the projection may change the row meanwhile
+        row = (await world.record.rows([timer.activity_id]))[timer.activity_id]
+        change = RowChange(
+            row=row,
+            cause=offset,
+            status=Status.EXECUTED,
+            attempt=row.attempt,
+            scheduled_for_ms=row.scheduled_for_ms,
+        )
+        await asyncio.sleep(0)
+        moved = await world.record.change(RESULTS, SHARD, offset - 1, offset, [change], by="result")
+
+
 async def catch_up(world: World) -> None:
-    """Add to the wheel what the record has and the wheel's watermark does not cover."""
+    """Do to the wheel what the record has and the wheel's watermarks do not cover."""
     try:
         at = await world.wheel.watermark(SHARD, INPUT)
         upto = await world.record.watermark(INPUT, SHARD)
@@ -161,6 +237,14 @@ async def catch_up(world: World) -> None:
             timers = await world.record.unfired_between(SHARD, at, upto)
             await asyncio.sleep(0)
             await world.wheel.add(SHARD, INPUT, at, upto, timers)
+        at = await world.wheel.watermark(SHARD, RESULTS)
+        upto = await world.record.watermark(RESULTS, SHARD)
+        if at < upto:
+            # The planner's watermark is waited for: a timer that is yet to come cannot be removed.
+            after = {INPUT: await world.record.watermark(INPUT, SHARD)}
+            done = world.answered[at + 1 : upto + 1]
+            await asyncio.sleep(0)
+            await world.wheel.add(SHARD, RESULTS, at, upto, [], remove=done, after=after)
     except TransientError:
         pass
 
@@ -168,7 +252,7 @@ async def catch_up(world: World) -> None:
 async def accidents(world: World, until: Callable[[], bool]) -> None:
     """FLUSHALL now and then, and a Redis that comes back from an older state."""
     older = copy.deepcopy(world.wheel._shards)
-    while not until():
+    while not until() and world.accidents:
         await asyncio.sleep(0)
         chance = world.rng.random()
         if chance < 0.002:
@@ -183,6 +267,7 @@ async def live(world: World) -> None:
     ingest = asyncio.create_task(ingesting(world))
     turbulence = [
         *(asyncio.create_task(owning(world, ingest.done)) for _ in range(OWNERS)),
+        asyncio.create_task(answering(world, ingest.done)),
         asyncio.create_task(accidents(world, ingest.done)),
     ]
     await asyncio.gather(ingest, *turbulence)
@@ -194,6 +279,10 @@ async def live(world: World) -> None:
     await catch_up(world)
     rounds = iter(range(3))
     await owning(world, lambda: next(rounds, 9) == 9)
+    # And the last deadline.
+    rounds = iter(range(3))
+    world.now_ms += 10_000
+    await owning(world, lambda: next(rounds, 9) == 9)
 
 
 def judge(world: World) -> None:
@@ -204,6 +293,21 @@ def judge(world: World) -> None:
     for each in world.kafka.fired:
         assert each.timer.due_ms == planned[each.timer.activity_id].scheduled_for_ms
         assert each.at_ms >= each.timer.due_ms, "early"
+    judge_timeouts(world)
+
+
+def judge_timeouts(world: World) -> None:
+    sent_ms = {each.timer.activity_id: each.at_ms for each in world.kafka.fired}
+    given_up = Counter(each.timer.activity_id for each in world.kafka.timeouts)
+    for each in world.kafka.timeouts:
+        assert each.timer.due_ms >= sent_ms[each.timer.activity_id] + AWAIT_MS, "given up early"
+        assert each.at_ms >= each.timer.due_ms, "given up before its deadline"
+    assert not sent_ms.keys() - given_up.keys() - {t.activity_id for t in world.answered}, (
+        "forgotten"
+    )
+    assert not world.needless, "given up although the wheel knew the result"
+    if not world.accidents:
+        assert not {each: times for each, times in given_up.items() if times > 1}, "given up twice"
 
 
 @given(seed=st.integers(0, 2**32))
@@ -215,13 +319,24 @@ def test_each_activity_fires_exactly_once_and_never_early(seed: int) -> None:
     judge(world)
 
 
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=50, deadline=None)
+def test_as_long_as_the_wheel_is_kept_each_attempt_is_given_up_once(seed: int) -> None:
+    world = World(seed, accidents=False)
+    asyncio.run(live(world))
+    judge(world)
+
+
 async def test_the_record_ends_up_knowing_all_that_fired() -> None:
     world = World(3)
     await live(world)
     await Projection(SHARD, STATUSES, world.record, world.kafka).drain(
         await world.kafka.open().status_end()
     )
-    assert {row.status for row in world.record.rows.values()} == {Status.DISPATCHED}
+    answered = {timer.activity_id for timer in world.answered}
+    for row in world.record.table.values():
+        assert row.status is (Status.EXECUTED if row.id in answered else Status.DISPATCHED)
+    assert answered
 
 
 async def test_chance_really_kills_and_rebuilds() -> None:
@@ -229,6 +344,8 @@ async def test_chance_really_kills_and_rebuilds() -> None:
     await live(world)
     assert world.deaths > 5
     assert len({cursor.gen for cursor in world.kafka.cursors}) > 2
+    assert len(world.answered) > 5
+    assert len(world.kafka.timeouts) > 5
 
 
 # The judge must be able to fail. Each of these breaks one step of the protocol on purpose.
@@ -258,15 +375,47 @@ async def _any_batch_is_settled(
     done: tuple[int, str],
     nonce: str,
     limit: int,
+    await_ms: int,
 ) -> Claim:
     state = self._of(shard)
     if state.gen == gen:
-        state.in_flight = None
         done = (state.seq, state.nonce)
-    return await _claim(self, shard, epoch, gen, done, nonce, limit)
+    return await _claim(self, shard, epoch, gen, done, nonce, limit, await_ms)
+
+
+async def _awaited_from_the_claim_on(
+    self: MemoryWheel,
+    shard: int,
+    epoch: str,
+    gen: str,
+    done: tuple[int, str],
+    nonce: str,
+    limit: int,
+    await_ms: int,
+) -> Claim:
+    claim = await _claim(self, shard, epoch, gen, done, nonce, limit, await_ms)
+    if claim.nonce == nonce:
+        self._of(shard).awaited.update(
+            (pack(timer), replace(timer, due_ms=claim.now_ms + await_ms)) for timer in claim.timers
+        )
+    return claim
+
+
+async def _not_loaded(self: MemoryWheel, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
+    pass
+
+
+def _nothing_is_awaited(self: MemoryWheel, state: Any, deadline_ms: int) -> None:
+    state.in_flight = None
+
+
+def _answers_are_forgotten(self: MemoryWheel, state: Any, deadline_ms: int) -> None:
+    state.answered.clear()
+    _settle(self, state, deadline_ms)
 
 
 _claim = MemoryWheel.claim
+_settle = MemoryWheel._settle
 
 
 @pytest.mark.parametrize(
@@ -275,6 +424,10 @@ _claim = MemoryWheel.claim
         pytest.param(ShardDispatcher, "take", _cursor_before_fence, id="cursor-before-fence"),
         pytest.param(Projection, "drain", _no_drain, id="rebuild-without-drain"),
         pytest.param(MemoryWheel, "claim", _any_batch_is_settled, id="settle-before-commit"),
+        pytest.param(MemoryWheel, "claim", _awaited_from_the_claim_on, id="awaited-from-the-claim"),
+        pytest.param(MemoryWheel, "_settle", _nothing_is_awaited, id="settle-without-awaiting"),
+        pytest.param(MemoryWheel, "_settle", _answers_are_forgotten, id="answers-forgotten"),
+        pytest.param(MemoryWheel, "load_awaited", _not_loaded, id="rebuild-without-awaited"),
     ],
 )
 async def test_a_broken_protocol_is_noticed(
