@@ -13,7 +13,7 @@ from typing import TypeVar
 import structlog
 from msgspec import Struct
 
-from scheduler.activity import PlannedActivity, PostPlan
+from scheduler.activity import Announcement, PlannedActivity, PostPlan, Status
 from scheduler.batch import Item, chunks, parted, read
 from scheduler.errors import DataRefusedError, StoreUnavailableError
 from scheduler.patience import Patience
@@ -21,6 +21,7 @@ from scheduler.planner import extended, plan
 from scheduler.policy import PacingPolicy
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.timer import Timer
+from schemas.events import PostDetected
 
 READ_BACK_OFFSETS = 200
 """Source offsets read back at once: a Redis that lost an hour must not be held in one script."""
@@ -85,7 +86,7 @@ class PostDetectedApplier:
         raised is a bug: the records must not be acked.
         """
         self._buried.clear()
-        pieces = list(chunks([read(record) for record in records]))
+        pieces = list(chunks([read(record, PostDetected) for record in records]))
         pieces.reverse()
         while pieces:
             piece = pieces.pop()
@@ -128,7 +129,7 @@ class PostDetectedApplier:
     def _forget(self) -> None:
         self._record_at = self._wheel_at = None
 
-    async def _commit(self, piece: Sequence[Item]) -> _Applied:
+    async def _commit(self, piece: Sequence[Item[PostDetected]]) -> _Applied:
         """Bring `piece` into the record, by one swap of its watermark."""
         lost_at: int | None = None
         while True:
@@ -156,7 +157,7 @@ class PostDetectedApplier:
                 return _Applied(at, upto, rows, covered)
             lost_at = at
 
-    async def _planned(self, items: Sequence[Item]) -> list[PlannedActivity]:
+    async def _planned(self, items: Sequence[Item[PostDetected]]) -> list[PlannedActivity]:
         """The plan for `items` in order, each seeing what those before it have planned."""
         posts = {item.event.post_id for item in items if item.event is not None}
         plans = dict(await self._record.plans(sorted(posts))) if posts else {}
@@ -212,15 +213,14 @@ class PostDetectedApplier:
 
     async def _announce(self, done: _Applied) -> None:
         """Send the `scheduled` statuses; again for what had been applied before."""
-        activities: list[PlannedActivity] = []
+        statuses: list[Announcement] = []
         if done.covered:
             first, last = done.covered
             timers = await self._record.unfired_between(self._shard, first - 1, last)
-            # A later attempt has been announced as `retrying`.
-            activities += [_planned_again(timer, last) for timer in timers if timer.attempt == 1]
-        activities += done.rows
-        if activities:
-            await self._outbox.scheduled(self._shard, activities)
+            statuses += [_scheduled(timer, timer.due_ms) for timer in timers]
+        statuses += [_scheduled(row, row.scheduled_for_ms) for row in done.rows]
+        if statuses:
+            await self._outbox.announce(self._shard, statuses)
 
 
 def _timer(row: PlannedActivity) -> Timer:
@@ -235,13 +235,14 @@ def _timer(row: PlannedActivity) -> Timer:
     )
 
 
-def _planned_again(timer: Timer, source_offset: int) -> PlannedActivity:
-    return PlannedActivity(
-        timer.activity_id,
-        timer.pod_id,
-        timer.post_id,
-        timer.member_id,
-        timer.engagement_type,
-        timer.due_ms,
-        source_offset,
+def _scheduled(each: Timer | PlannedActivity, due_ms: int) -> Announcement:
+    return Announcement(
+        each.activity_id,
+        each.pod_id,
+        each.post_id,
+        each.member_id,
+        each.engagement_type,
+        Status.SCHEDULED,
+        1,
+        due_ms,
     )

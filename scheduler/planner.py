@@ -1,8 +1,8 @@
 """The planner: who engages with a new post, and when. A pure function, so a replay plans alike."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
-from scheduler.activity import PlannedActivity, PostPlan
+from scheduler.activity import ActivityRow, PlannedActivity, PostPlan
 from scheduler.policy import DelayWindow, PacingPolicy
 from scheduler.stagger import CappedTimes, delay_ms, seed_of
 from schemas.events import EngagementType, PostDetected
@@ -53,6 +53,24 @@ def plan(
     if "comment" in event.engagement_types:
         activities.extend(planned("comment", policy.comment, None))
     return activities
+
+
+def scheduled_times(
+    rows: Sequence[ActivityRow], policy: PacingPolicy, existing: PostPlan, base_ms: int
+) -> Iterator[tuple[ActivityRow, int]]:
+    """When pending rows of one post, in the order given, are to fall due (ms), likes first.
+
+    As `plan` does it for members, with `base_ms` in the place of `detected_at`.
+    """
+    likes = [row for row in rows if row.engagement_type == "like"]
+    capped = CappedTimes(existing.like_times_ms, policy.like_cap, policy.like_cap_window_ms)
+    for index, row in enumerate(likes):
+        delay = delay_ms(policy.like, index, len(likes), seed_of(row.activity_id))
+        yield row, capped.place(base_ms + delay)
+    comments = [row for row in rows if row.engagement_type == "comment"]
+    for index, row in enumerate(comments):
+        delay = delay_ms(policy.comment, index, len(comments), seed_of(row.activity_id))
+        yield row, base_ms + delay
 
 
 def extended(existing: PostPlan, activities: Iterable[PlannedActivity]) -> PostPlan:

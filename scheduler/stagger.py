@@ -25,10 +25,15 @@ def delay_ms(window: DelayWindow, index: int, total: int, seed: int) -> int:
     """
     span = window.max_ms - window.min_ms
     delay = window.min_ms + (span * index // (total - 1) if total > 1 else 0)
-    reach = delay * round(window.jitter * _PARTS) // _PARTS
-    # Uniform over the integers from -reach to +reach.
-    delay += (seed * (2 * reach + 1) >> 64) - reach
+    delay += moved_by_jitter(delay, window.jitter, seed)
     return min(max(delay, window.min_ms), window.max_ms)
+
+
+def moved_by_jitter(delay_ms: int, jitter: float, seed: int) -> int:
+    """A move of at most `jitter` (a share) of `delay_ms` either way, by `seed` in [0, 2**64)."""
+    reach = delay_ms * round(jitter * _PARTS) // _PARTS
+    # Uniform over the integers from -reach to +reach.
+    return (seed * (2 * reach + 1) >> 64) - reach
 
 
 class CappedTimes:

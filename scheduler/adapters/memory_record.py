@@ -6,12 +6,22 @@ It keeps every promise of the port but durability, and passes the same contract 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Literal
 from uuid import UUID
 
-from scheduler.activity import UNFIRED, PlannedActivity, PostPlan, Status, StatusChange
+from scheduler.activity import (
+    UNFIRED,
+    ActivityRow,
+    PlannedActivity,
+    PostPlan,
+    RowChange,
+    Status,
+    StatusChange,
+)
 from scheduler.errors import DataRefusedError
-from scheduler.progress import latest_dispatched, may_dispatch
+from scheduler.progress import latest_dispatched, may_date, may_dispatch
 from scheduler.stats import ActivityCounts
 from scheduler.timer import Timer
 from schemas.events import EngagementType
@@ -36,6 +46,12 @@ class Row:
     attempt: int = 1
     source_partition: int | None = None
     source_offset: int | None = None
+    executed_at_ms: int | None = None
+    last_error: str | None = None
+    failures: str = ""
+    result_offset: int | None = None
+    command_offset: int | None = None
+    version: int = field(default=0, compare=False)
 
     @property
     def natural_key(self) -> tuple[str, str, str, str]:
@@ -47,28 +63,41 @@ class Row:
         """Its timer, if it belongs in the wheel."""
         if self.status not in UNFIRED or self.scheduled_for_ms is None:
             return None
-        return Timer(
-            self.id,
-            self.pod_id,
-            self.post_id,
-            self.member_id,
-            self.engagement_type,
-            self.attempt,
-            self.scheduled_for_ms,
-        )
+        return _timer(self, self.scheduled_for_ms)
 
 
 class MemorySnapshot:
     """The `Snapshot` port over values that no longer change."""
 
-    def __init__(self, watermarks: Mapping[str, int], timers: Sequence[Timer]) -> None:
+    def __init__(
+        self,
+        watermarks: Mapping[str, int],
+        timers: Sequence[Timer],
+        awaited: Sequence[Timer],
+        rows: Sequence[ActivityRow],
+    ) -> None:
         self.watermarks = watermarks
         self._timers = timers
+        self._awaited = awaited
+        self._rows = rows
 
     async def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
         """See `Snapshot.unfired`."""
         for at in range(0, len(self._timers), chunk):
             yield self._timers[at : at + chunk]
+
+    async def awaited(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
+        """See `Snapshot.awaited`."""
+        for at in range(0, len(self._awaited), chunk):
+            yield self._awaited[at : at + chunk]
+
+    async def commanded(
+        self, command_offset: int, chunk: int
+    ) -> AsyncIterator[Sequence[ActivityRow]]:
+        """See `Snapshot.commanded`."""
+        found = [row for row in self._rows if row.command_offset == command_offset]
+        for at in range(0, len(found), chunk):
+            yield found[at : at + chunk]
 
 
 class MemoryRecord:
@@ -78,17 +107,24 @@ class MemoryRecord:
         self._rows: dict[str, Row] = {}
         self._keys: set[tuple[str, str, str, str]] = set()
         self._watermarks: dict[tuple[str, int], int] = {}
+        self._versions = count(1)
+        self._engagements: Counter[str] = Counter()
 
     @property
-    def rows(self) -> Mapping[str, Row]:
+    def table(self) -> Mapping[str, Row]:
         """All rows by id."""
         return self._rows
+
+    @property
+    def engagements(self) -> Mapping[str, int]:
+        """Engagements carried out, by member."""
+        return self._engagements
 
     def insert(self, row: Row) -> bool:
         """What an upstream system does; False when the row is there already."""
         if row.id in self._rows or row.natural_key in self._keys:
             return False
-        self._rows[row.id] = row
+        self._put(row)
         self._keys.add(row.natural_key)
         return True
 
@@ -152,10 +188,61 @@ class MemoryRecord:
             if row.source_partition == shard
             and row.source_offset is not None
             and after < row.source_offset <= upto
+            and row.result_offset is None
+            and row.command_offset is None
             and (timer := row.timer)
         ]
         found.sort(key=lambda entry: entry[:2])
         return [timer for _, _, timer in found]
+
+    async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
+        """See `Record.rows`."""
+        return {each: _read(self._rows[each]) for each in activity_ids if each in self._rows}
+
+    async def change(
+        self,
+        topic: str,
+        shard: int,
+        expected: int,
+        upto: int,
+        changes: Sequence[RowChange],
+        *,
+        by: Literal["result", "command"],
+    ) -> Mapping[str, int] | None:
+        """See `Record.change`."""
+        for change in changes:
+            row = self._rows.get(change.row.activity_id)
+            if row is None or row.version != change.row.version:
+                return None
+            if "\0" in (change.last_error or ""):
+                raise DataRefusedError("NUL in an error")
+        if not self._swap(topic, shard, expected, upto):
+            return None
+        for change in changes:
+            row = self._rows[change.row.activity_id]
+            due_ms, done_ms = change.scheduled_for_ms, change.executed_at_ms
+            self._put(
+                replace(
+                    row,
+                    status=change.status,
+                    attempt=change.attempt,
+                    scheduled_for_ms=row.scheduled_for_ms if due_ms is None else due_ms,
+                    executed_at_ms=row.executed_at_ms if done_ms is None else done_ms,
+                    last_error=row.last_error if change.last_error is None else change.last_error,
+                    failures=row.failures if change.failures is None else change.failures,
+                    source_partition=shard
+                    if row.source_partition is None
+                    else row.source_partition,
+                    result_offset=change.cause if by == "result" else None,
+                    command_offset=change.cause if by == "command" else None,
+                )
+            )
+            self._engagements[row.member_id] += change.counts
+        return {
+            other: at
+            for (other, of), at in self._watermarks.items()
+            if of == shard and other != topic
+        }
 
     async def project(
         self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]
@@ -165,12 +252,19 @@ class MemoryRecord:
             return False
         for change in latest_dispatched(changes):
             row = self._rows.get(change.activity_id)
-            if row is not None and may_dispatch(row.status, row.attempt, change):
-                self._rows[row.id] = replace(
-                    row,
-                    status=Status.DISPATCHED,
-                    dispatched_at_ms=change.at_ms,
-                    attempt=change.attempt,
+            if row is None:
+                continue
+            if may_date(row.status, row.attempt, change):
+                if row.dispatched_at_ms != change.at_ms:
+                    self._put(replace(row, dispatched_at_ms=change.at_ms))
+            elif may_dispatch(row.status, row.attempt, change):
+                self._put(
+                    replace(
+                        row,
+                        status=Status.DISPATCHED,
+                        dispatched_at_ms=change.at_ms,
+                        attempt=change.attempt,
+                    )
                 )
         return True
 
@@ -184,6 +278,14 @@ class MemoryRecord:
                 for row in self._rows.values()
                 if row.source_partition == shard and (timer := row.timer)
             ],
+            [
+                _timer(row, row.dispatched_at_ms)
+                for row in self._rows.values()
+                if row.source_partition == shard
+                and row.status is Status.DISPATCHED
+                and row.dispatched_at_ms is not None
+            ],
+            [_read(row) for row in self._rows.values() if row.source_partition == shard],
         )
 
     async def pod_stats(self, pod_id: str) -> ActivityCounts:
@@ -195,11 +297,44 @@ class MemoryRecord:
         """All activities."""
         return ActivityCounts.of(Counter(row.status.value for row in self._rows.values()))
 
+    def _put(self, row: Row) -> None:
+        self._rows[row.id] = replace(row, version=next(self._versions))
+
     def _swap(self, topic: str, shard: int, expected: int, upto: int) -> bool:
         if self._watermarks.get((topic, shard), -1) != expected:
             return False
         self._watermarks[topic, shard] = upto
         return True
+
+
+def _timer(row: Row, due_ms: int) -> Timer:
+    return Timer(
+        row.id,
+        row.pod_id,
+        row.post_id,
+        row.member_id,
+        row.engagement_type,
+        row.attempt,
+        due_ms,
+    )
+
+
+def _read(row: Row) -> ActivityRow:
+    return ActivityRow(
+        activity_id=row.id,
+        pod_id=row.pod_id,
+        post_id=row.post_id,
+        member_id=row.member_id,
+        engagement_type=row.engagement_type,
+        status=row.status,
+        attempt=row.attempt,
+        scheduled_for_ms=row.scheduled_for_ms,
+        shard=row.source_partition,
+        result_offset=row.result_offset,
+        command_offset=row.command_offset,
+        failures=row.failures,
+        version=row.version,
+    )
 
 
 def _post_plan(rows: Sequence[Row]) -> PostPlan:
@@ -208,14 +343,14 @@ def _post_plan(rows: Sequence[Row]) -> PostPlan:
     ids |= {
         activity_id(row.pod_id, row.post_id, row.member_id, row.engagement_type)
         for row in rows
-        if row.source_partition is None
+        if row.source_offset is None
     }
     likes = sorted(
         row.scheduled_for_ms
         for row in rows
         if row.engagement_type == "like"
         and row.scheduled_for_ms is not None
-        and row.status not in (Status.CANCELLED, Status.EXPIRED)
+        and row.status not in (Status.PENDING, Status.CANCELLED, Status.EXPIRED)
     )
     return PostPlan(frozenset(ids), tuple(likes))
 

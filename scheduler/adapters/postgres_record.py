@@ -4,12 +4,20 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import asyncpg
 
-from scheduler.activity import UNFIRED, PlannedActivity, PostPlan, StatusChange
+from scheduler.activity import (
+    UNFIRED,
+    ActivityRow,
+    PlannedActivity,
+    PostPlan,
+    RowChange,
+    StatusChange,
+)
 from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_rows import activity_row
 from scheduler.adapters.postgres_snapshot import PostgresSnapshot
 from scheduler.errors import DataRefusedError
 from scheduler.progress import BEFORE_DISPATCHED, latest_dispatched
@@ -106,9 +114,12 @@ class PostgresRecord:
         """See `Record.plans`.
 
         A row that an upstream system inserted counts twice in `activity_ids`: under its own id and
-        under the one that the planner would give it.
+        under the one that the planner would give it. What retention has removed counts on.
         """
-        return {row["post_id"]: _post_plan(row) for row in await self._all("plans", post_ids)}
+        found: dict[str, PostPlan] = {}
+        for row in await self._all("plans", post_ids):
+            found[row["post_id"]] = _post_plan(row, found.get(row["post_id"]))
+        return found
 
     async def apply_plan(
         self,
@@ -142,6 +153,43 @@ class PostgresRecord:
         """See `Record.unfired_between`. In the order of their offsets."""
         rows = await self._all("unfired_between", shard, after, upto, UNFIRED)
         return [Timer(*row) for row in rows]
+
+    async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
+        """See `Record.rows`. What is no UUID is nobody's id."""
+        known = {each for each in activity_ids if _UUID(each)}
+        if not known:
+            return {}
+        return {row["id"]: activity_row(row) for row in await self._all("rows", ",".join(known))}
+
+    async def change(
+        self,
+        topic: str,
+        shard: int,
+        expected: int,
+        upto: int,
+        changes: Sequence[RowChange],
+        *,
+        by: Literal["result", "command"],
+    ) -> Mapping[str, int] | None:
+        """See `Record.change`."""
+        row = await self._one(
+            "change",
+            *(topic, shard, expected, upto),
+            ",".join([each.row.activity_id for each in changes]),
+            [each.row.version for each in changes],
+            [each.status for each in changes],
+            [each.attempt for each in changes],
+            [each.scheduled_for_ms for each in changes],
+            [each.cause for each in changes],
+            [each.executed_at_ms for each in changes],
+            [each.last_error for each in changes],
+            [each.failures for each in changes],
+            [each.counts for each in changes],
+            by == "result",
+        )
+        if row is None or not row["moved"]:
+            return None
+        return dict(zip(row["topics"], row["offsets"], strict=True))
 
     async def project(
         self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]
@@ -198,9 +246,13 @@ async def _nothing_to_reset(_: object) -> None:
     pass
 
 
-def _post_plan(row: "asyncpg.Record") -> PostPlan:
-    ids = row["ids"]
+def _post_plan(row: "asyncpg.Record", other: PostPlan | None) -> PostPlan:
+    ids: list[str] = row["ids"]
+    likes: list[int] = row["like_times_ms"] or []
     if row["own_pods"]:
         own = zip(row["own_pods"], row["own_members"], row["own_types"], strict=True)
         ids += [activity_id(pod, row["post_id"], member, kind) for pod, member, kind in own]
-    return PostPlan(frozenset(ids), tuple(row["like_times_ms"] or ()))
+    if other is not None:
+        ids += other.activity_ids
+        likes += other.like_times_ms
+    return PostPlan(frozenset(ids), tuple(sorted(likes)))

@@ -42,6 +42,9 @@ class Store(Protocol):
     async def rows(self) -> Mapping[str, Row]:
         """All rows by id."""
 
+    async def engagements(self, member: str) -> int:
+        """How often that member was counted."""
+
 
 class MemoryStore:
     def __init__(self) -> None:
@@ -53,7 +56,10 @@ class MemoryStore:
             assert self._memory.insert(row)
 
     async def rows(self) -> Mapping[str, Row]:
-        return dict(self._memory.rows)
+        return dict(self._memory.table)
+
+    async def engagements(self, member: str) -> int:
+        return self._memory.engagements.get(member, 0)
 
 
 class PostgresStore:
@@ -62,18 +68,21 @@ class PostgresStore:
         self._dsn = dsn
 
     async def insert(self, *rows: Row) -> None:
-        names = [each.name.removesuffix("_ms") for each in fields(Row)]
+        columns = [each.name for each in fields(Row) if each.name != "version"]
+        names = [name.removesuffix("_ms") for name in columns]
         values = [
             f"timestamptz 'epoch' + ${at} * interval '1 millisecond'"
-            if name in ("scheduled_for", "dispatched_at")
+            if name.endswith("_ms")
+            else f"nullif(${at}, '')::jsonb"
+            if name == "failures"
             else f"${at}"
-            for at, name in enumerate(names, 1)
+            for at, name in enumerate(columns, 1)
         ]
         connection = await asyncpg.connect(self._dsn)
         try:
             await connection.executemany(
                 f"insert into pod_activities ({', '.join(names)}) values ({', '.join(values)})",  # noqa: S608
-                [[getattr(row, each.name) for each in fields(Row)] for row in rows],
+                [[getattr(row, name) for name in columns] for row in rows],
             )
         finally:
             await connection.close()
@@ -86,7 +95,9 @@ class PostgresStore:
                 select id, pod_id, post_id, member_id, engagement_type, status, attempt,
                     (extract(epoch from scheduled_for) * 1000)::bigint as scheduled_for_ms,
                     (extract(epoch from dispatched_at) * 1000)::bigint as dispatched_at_ms,
-                    source_partition, source_offset
+                    (extract(epoch from executed_at) * 1000)::bigint as executed_at_ms,
+                    source_partition, source_offset, last_error,
+                    coalesce(failures::text, '') as failures, result_offset, command_offset
                 from pod_activities
                 """
             )
@@ -96,6 +107,16 @@ class PostgresStore:
             Row(**{**row, "id": str(row["id"]), "status": Status(row["status"])}) for row in found
         )
         return {row.id: row for row in rows}
+
+    async def engagements(self, member: str) -> int:
+        connection = await asyncpg.connect(self._dsn)
+        try:
+            found = await connection.fetchval(
+                "select engagement_count from member_engagement where member_id = $1", member
+            )
+        finally:
+            await connection.close()
+        return int(found or 0)
 
 
 def planned(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
-from scheduler.activity import PlannedActivity, PostPlan
+from scheduler.activity import Announcement, PlannedActivity, PostPlan
 from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.apply import PostDetectedApplier
 from scheduler.errors import DataRefusedError
@@ -19,6 +19,7 @@ TOPIC = "post-detected"
 SHARD = 3
 DETECTED_AT = "2026-11-24T08:00:00.000Z"
 LATE_MS = 4_000_000_000_000  # everything planned is due by then
+AWAIT_MS = 900_000
 UNACCEPTABLE = "unacceptable"  # a member id that the record refuses
 
 Around = Callable[[str, Callable[..., Awaitable[Any]], tuple[Any, ...]], Awaitable[Any]]
@@ -90,14 +91,16 @@ class KeptOutbox:
     """Keeps what was sent."""
 
     def __init__(self) -> None:
-        self.statuses: list[PlannedActivity] = []
+        self.statuses: list[Announcement] = []
         self.letters: list[tuple[int, str]] = []
 
-    async def scheduled(self, shard: int, activities: Sequence[PlannedActivity]) -> None:
+    async def announce(self, shard: int, statuses: Sequence[Announcement]) -> None:
         assert shard == SHARD
-        self.statuses += activities
+        self.statuses += statuses
 
-    async def dead_letter(self, record: SourceRecord, reason: str) -> None:
+    async def dead_letter(
+        self, record: SourceRecord, reason: str, extra: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         self.letters.append((record.offset, reason))
 
 
@@ -147,7 +150,7 @@ class World:
     async def fire(self, limit: int = 10**6) -> int:
         """Claim and settle once; the projection follows at once."""
         claim: Claim = await self.wheel.claim(
-            SHARD, "epoch", f"gen{self._lives}", self._done, "nonce", limit
+            SHARD, "epoch", f"gen{self._lives}", self._done, "nonce", limit, AWAIT_MS
         )
         self._done = (claim.seq, claim.nonce)
         self.fired.update(timer.activity_id for timer in claim.timers)

@@ -47,10 +47,10 @@ async def test_statuses_come_after_the_timers_and_these_after_the_rows(world: Wo
         return await method(*args)
 
     await world.applier(noted).apply(world.log)
-    assert [name for name in calls if name in ("apply_plan", "add", "scheduled")] == [
+    assert [name for name in calls if name in ("apply_plan", "add", "announce")] == [
         "apply_plan",
         "add",
-        "scheduled",
+        "announce",
     ]
 
 
@@ -237,7 +237,7 @@ async def test_scheduled_is_sent_again_for_what_had_been_applied(world: World) -
     world.raw(b"{")
     world.post("p2", ["a"])
     with pytest.raises(Crash):
-        await world.applier(_before("scheduled", Crash())).apply(world.log)
+        await world.applier(_before("announce", Crash())).apply(world.log)
     assert not world.outbox.statuses
     await world.applier().apply(world.log)
     assert {row.activity_id for row in world.outbox.statuses} == set(world.record.rows)

@@ -1,0 +1,224 @@
+"""Applies `pod-commands` to one shard, exactly once: schedule, dispatch, cancel."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+import structlog
+
+from scheduler.activity import UNFIRED, ActivityRow, Announcement, PostPlan, Status
+from scheduler.batch import Item
+from scheduler.change import Done, Redo, RowApplier
+from scheduler.ledger import Ledger, Letter, timer_of, told
+from scheduler.outcome import plain
+from scheduler.patience import Patience
+from scheduler.planner import scheduled_times
+from scheduler.policy import PacingPolicy
+from scheduler.ports import Outbox, Record, Wheel
+from schemas.events import PodCommand
+
+CANCELLED_AT_ONCE = 1_000
+"""Rows of one statement of a `cancel`."""
+
+_NOTHING_PLANNED = PostPlan()
+_MAX_REASON_CHARS = 200
+
+log = structlog.get_logger(__name__)
+
+
+class CommandApplier(RowApplier[PodCommand]):
+    """See `RowApplier`.
+
+    `schedule` plans rows that are still pending, in the order given, from the moment it is applied.
+    `dispatch` makes a timer due at once if it still waits. Both leave alone what is further on.
+    `cancel` ends whatever waits in the wheel of this shard; its wheel is then built anew from what
+    is left, since that is the one way in which no timer can be forgotten.
+    """
+
+    def __init__(
+        self,
+        shard: int,
+        topic: str,
+        *,
+        inputs: Sequence[str],
+        policy: PacingPolicy,
+        record: Record,
+        wheel: Wheel,
+        outbox: Outbox,
+        patience: Patience | None = None,
+    ) -> None:
+        """See `RowApplier`."""
+        super().__init__(
+            shard,
+            topic,
+            PodCommand,
+            "command",
+            inputs=inputs,
+            record=record,
+            wheel=wheel,
+            outbox=outbox,
+            patience=patience,
+        )
+        self._policy = policy
+
+    def _runs(self, items: Sequence[Item[PodCommand]]) -> Sequence[Sequence[Item[PodCommand]]]:
+        runs: list[list[Item[PodCommand]]] = [[]]
+        for item in items:
+            if item.event is not None and item.event.command == "cancel":
+                runs += [[item], []]
+            else:
+                runs[-1].append(item)
+        return [run for run in runs if run]
+
+    def _ids(self, event: PodCommand) -> Sequence[str]:
+        return () if event.command == "cancel" else event.activity_ids
+
+    async def _commit(self, piece: Sequence[Item[PodCommand]]) -> Done[PodCommand]:
+        command = piece[0].event
+        if command is not None and command.command == "cancel":
+            offset = piece[0].offset
+            at = await self._record.watermark(self._topic, self._shard)
+            if offset > at:
+                await self._cancel(command, offset, at)
+        return await super()._commit(piece)
+
+    async def _cancel(self, command: PodCommand, offset: int, at: int) -> None:
+        """All but moving the watermark; may be done again from the start."""
+        cancelled = 0
+        async with self._record.snapshot(self._shard) as snapshot:
+            async for timers in snapshot.unfired(CANCELLED_AT_ONCE):
+                ids = [
+                    each.activity_id
+                    for each in timers
+                    if command.pod_id is None or each.pod_id == command.pod_id
+                ]
+                cancelled += await self._cancel_rows(ids, offset, at)
+        await self._rebuild(f"{cancelled} activities were cancelled")
+
+    async def _tell(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
+        command = piece[0].event
+        if command is None or command.command != "cancel":
+            return await super()._tell(piece, done)
+        # The watermark has moved, so by now nobody cancels anything more for this command: who else
+        # may have done part of it is told of here as well.
+        reason = plain(command.reason, _MAX_REASON_CHARS) or None
+        async with self._record.snapshot(self._shard) as snapshot:
+            async for rows in snapshot.commanded(piece[0].offset, CANCELLED_AT_ONCE):
+                await self._outbox.announce(self._shard, [told(row, reason) for row in rows])
+
+    async def _cancel_rows(self, ids: Sequence[str], offset: int, at: int) -> int:
+        while ids:
+            ledger = Ledger(await self._record.rows(ids))
+            for name in ids:
+                row = ledger.row(name)
+                if row is not None and row.status in UNFIRED:
+                    ledger.change(msgspec.structs.replace(row, status=Status.CANCELLED), offset)
+            if not (changes := ledger.changes):
+                break
+            done = await self._record.change(self._topic, self._shard, at, at, changes, by=self._by)
+            if done is not None:
+                return len(changes)
+            if await self._record.watermark(self._topic, self._shard) != at:
+                break  # somebody else has applied it meanwhile
+        return 0
+
+    async def _decide(self, items: Sequence[Item[PodCommand]], ledger: Ledger) -> None:
+        posts = {
+            row.post_id
+            for item in items
+            if item.event is not None and item.event.command == "schedule"
+            for name in item.event.activity_ids
+            if (row := ledger.row(name))
+        }
+        plans = dict(await self._record.plans(sorted(posts))) if posts else {}
+        # By the clock that will say when they are due.
+        now_ms = await self._wheel.now_ms()
+        for item in items:
+            command = item.event
+            if command is None:
+                await self._bury(item.record, item.reason)
+            elif command.command == "schedule":
+                self._schedule(command, item.offset, ledger, plans, now_ms)
+            elif command.command == "dispatch":
+                await self._dispatch(item, command, ledger, now_ms)
+
+    def _schedule(
+        self,
+        command: PodCommand,
+        offset: int,
+        ledger: Ledger,
+        plans: dict[str, PostPlan],
+        now_ms: int,
+    ) -> None:
+        rows: dict[str, list[ActivityRow]] = {}
+        for name in dict.fromkeys(command.activity_ids):
+            row = ledger.row(name)
+            if row is None:
+                ledger.ignored["unknown activity"] += 1
+            elif row.status is not Status.PENDING:
+                ledger.ignored["activity that is not pending"] += 1
+            else:
+                rows.setdefault(row.post_id, []).append(row)
+        policy = self._policy
+        if command.like_cap is not None:
+            policy = replace(policy, like_cap=command.like_cap)
+        for post_id, pending in rows.items():
+            plan = plans.get(post_id, _NOTHING_PLANNED)
+            likes: list[int] = []
+            for row, due_ms in scheduled_times(pending, policy, plan, now_ms):
+                after = msgspec.structs.replace(
+                    row, status=Status.SCHEDULED, scheduled_for_ms=due_ms, shard=self._shard
+                )
+                ledger.change(after, offset, told(after))
+                if row.engagement_type == "like":
+                    likes.append(due_ms)
+            plans[post_id] = PostPlan(
+                plan.activity_ids, tuple(sorted([*plan.like_times_ms, *likes]))
+            )
+
+    async def _dispatch(
+        self, item: Item[PodCommand], command: PodCommand, ledger: Ledger, now_ms: int
+    ) -> None:
+        for name in dict.fromkeys(command.activity_ids):
+            row = ledger.row(name)
+            if row is None:
+                ledger.ignored["unknown activity"] += 1
+            elif row.shard is not None and row.shard != self._shard:
+                # All of a command's activities are of one post, and so of one shard.
+                await self._forward(item.record, row.shard)
+                return
+            elif row.status is Status.PENDING:
+                after = msgspec.structs.replace(
+                    row, status=Status.SCHEDULED, scheduled_for_ms=now_ms, shard=self._shard
+                )
+                ledger.change(after, item.offset, told(after))
+            elif row.status in UNFIRED and (row.scheduled_for_ms or 0) > now_ms:
+                ledger.change(msgspec.structs.replace(row, scheduled_for_ms=now_ms), item.offset)
+            else:
+                ledger.ignored["activity that does not wait"] += 1
+
+    def _redo(self, item: Item[PodCommand], rows: Mapping[str, ActivityRow], redo: Redo) -> None:
+        command = item.event
+        for name in self._ids(command) if command else ():
+            row = rows.get(name)
+            if row is None or row.command_offset != item.offset or row.status not in UNFIRED:
+                continue
+            if command is not None and command.command == "dispatch":
+                # Where its timer was before, nobody knows any more.
+                redo.lost = True
+            elif timer := timer_of(row):
+                redo.add.append(timer)
+
+    def _retell(
+        self, item: Item[PodCommand], rows: Mapping[str, ActivityRow]
+    ) -> tuple[list[Announcement], list[Letter]]:
+        command = item.event
+        if command is None or command.command != "schedule":
+            return [], []
+        return [
+            told(row)
+            for name in command.activity_ids
+            if (row := rows.get(name))
+            and row.command_offset == item.offset
+            and row.status is Status.SCHEDULED
+        ], []

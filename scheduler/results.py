@@ -1,0 +1,151 @@
+"""Applies `engagement-executed` to one shard, exactly once: what became of each engagement."""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from scheduler.activity import ActivityRow, Announcement, Status
+from scheduler.batch import Item
+from scheduler.change import Redo, RowApplier
+from scheduler.ledger import Ledger, Letter, timer_of, told
+from scheduler.outcome import Ignored, Step, judge, letter_of
+from scheduler.patience import Patience
+from scheduler.policy import RetryPolicy
+from scheduler.ports import Outbox, Record, SourceRecord, Wheel
+from schemas.events import EngagementExecuted
+
+REPLAYED = "replayed_from"
+"""Header of a dead letter that was sent again, with the dead letter's id."""
+
+log = structlog.get_logger(__name__)
+
+
+class ResultApplier(RowApplier[EngagementExecuted]):
+    """See `RowApplier`. The rules are in `scheduler.outcome`."""
+
+    def __init__(
+        self,
+        shard: int,
+        topic: str,
+        *,
+        inputs: Sequence[str],
+        retries: RetryPolicy,
+        record: Record,
+        wheel: Wheel,
+        outbox: Outbox,
+        patience: Patience | None = None,
+    ) -> None:
+        """See `RowApplier`."""
+        super().__init__(
+            shard,
+            topic,
+            EngagementExecuted,
+            "result",
+            inputs=inputs,
+            record=record,
+            wheel=wheel,
+            outbox=outbox,
+            patience=patience,
+        )
+        self._retries = retries
+
+    def _ids(self, event: EngagementExecuted) -> Sequence[str]:
+        return (event.activity_id,)
+
+    async def _decide(self, items: Sequence[Item[EngagementExecuted]], ledger: Ledger) -> None:
+        now_ms = 0
+        if any(item.event is not None and item.event.outcome == "failed" for item in items):
+            # By the clock that will say when the retry is due.
+            now_ms = await self._wheel.now_ms()
+        for item in items:
+            if item.event is None:
+                await self._bury(item.record, item.reason)
+                continue
+            row = ledger.row(item.event.activity_id)
+            if row is None:
+                ledger.ignored[Ignored.UNKNOWN] += 1
+            elif (difference := _difference(row, item.event)) is not None:
+                await self._bury(item.record, difference)
+            elif row.shard is not None and row.shard != self._shard:
+                await self._forward(item.record, row.shard)
+            else:
+                await self._judge(item, item.event, row, ledger, now_ms)
+
+    async def _judge(
+        self,
+        item: Item[EngagementExecuted],
+        result: EngagementExecuted,
+        row: ActivityRow,
+        ledger: Ledger,
+        now_ms: int,
+    ) -> None:
+        try:
+            step = judge(row, result, self._retries, now_ms, replayed=_replayed(item.record))
+        except Exception as error:
+            # A bug in the rules; but one result must not hold up its neighbours for ever.
+            log.exception("a result cannot be judged", shard=self._shard, offset=item.offset)
+            await self._bury(item.record, f"cannot be judged: {error!r}")
+            return
+        if not isinstance(step, Step):
+            ledger.ignored[step] += 1
+            return
+        ledger.change(
+            step.row,
+            item.offset,
+            step.announcement,
+            executed_at_ms=step.executed_at_ms,
+            last_error=step.last_error,
+        )
+        if step.letter is not None:
+            ledger.letters.append(Letter(item.record, step.letter, step.row.failures))
+
+    def _redo(
+        self, item: Item[EngagementExecuted], rows: Mapping[str, ActivityRow], redo: Redo
+    ) -> None:
+        result = item.event
+        row = rows.get(result.activity_id) if result else None
+        if result is None or row is None or _difference(row, result) is not None:
+            return
+        if row.shard != self._shard:
+            return
+        # What is over has no timer, of this attempt or of a retry that was taken back; nor has an
+        # attempt before the row's. Where it is not over, a result that was not the last to change
+        # the row leaves the timer to whatever was.
+        over = row.status not in (Status.SCHEDULED, Status.RETRYING, Status.DISPATCHED)
+        attempts = {result.attempt, result.attempt + 1} if over else {result.attempt}
+        for attempt in attempts:
+            if (over or attempt < row.attempt) and (timer := timer_of(row, min(attempt, 255))):
+                redo.remove.append(timer)
+        if row.status is Status.RETRYING and row.result_offset == item.offset:
+            redo.add += [timer] if (timer := timer_of(row)) else []
+
+    def _retell(
+        self, item: Item[EngagementExecuted], rows: Mapping[str, ActivityRow]
+    ) -> tuple[list[Announcement], list[Letter]]:
+        result = item.event
+        row = rows.get(result.activity_id) if result else None
+        if (
+            result is None
+            or row is None
+            or row.result_offset != item.offset
+            or row.shard != self._shard
+            or row.status is Status.DISPATCHED
+        ):
+            return [], []
+        reason = None if row.status is Status.EXECUTED else result.error
+        letters = []
+        if row.status is Status.FAILED:
+            letters.append(Letter(item.record, letter_of(row, result), row.failures))
+        return [told(row, reason)], letters
+
+
+def _difference(row: ActivityRow, result: EngagementExecuted) -> str | None:
+    """Why `result` is not about the activity whose id it has; None when it is."""
+    for name in ("pod_id", "post_id", "member_id", "engagement_type"):
+        if getattr(row, name) != getattr(result, name):
+            return f"the activity has another {name}"
+    return None
+
+
+def _replayed(record: SourceRecord) -> bool:
+    return any(name == REPLAYED for name, _ in record.headers)

@@ -1,0 +1,480 @@
+"""The whole life of activities under every interleaving and death that chance can find.
+
+Workers apply three logs, dispatchers fire, an executor answers as it likes: late, twice, wrongly,
+not at all. Each process dies at random points and comes back while its ghost is still at work; the
+wheel is lost or goes back in time. However it goes: each activity comes to one end, each attempt is
+fired exactly once, each executed one is counted once, and nothing is left behind in the wheel.
+"""
+
+import asyncio
+import copy
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scheduler.activity import FINAL, Announcement, Status
+from scheduler.adapters.memory_log import MemoryPartition
+from scheduler.adapters.memory_record import MemoryRecord, Row
+from scheduler.adapters.memory_wheel import MemoryWheel
+from scheduler.apply import PostDetectedApplier
+from scheduler.commands import CommandApplier
+from scheduler.dispatch import ShardDispatcher
+from scheduler.errors import EngineError, TransientError, WheelLostError
+from scheduler.patience import Patience
+from scheduler.policy import DelayWindow, PacingPolicy, RetryPolicy
+from scheduler.ports import SourceRecord
+from scheduler.project import Projection
+from scheduler.rebuild import Rebuild
+from scheduler.results import ResultApplier
+from scheduler.timer import Timer
+from schemas import codec
+from schemas.events import EngagementExecuted, PodCommand, PostDetected
+from schemas.times import moment
+from tests.property.test_dispatch import Died, Shaky
+
+SHARD, STATUSES = 0, "engagement-status"
+POSTS, RESULTS, COMMANDS = INPUTS = ("post-detected", "engagement-executed", "pod-commands")
+EVENTS = 12
+MEMBERS = 3
+AWAIT_MS = 400
+RETRIES = RetryPolicy(3, 60, 0.10)
+POLICY = PacingPolicy(
+    like=DelayWindow(20, 200, 0.10), comment=DelayWindow(50, 400, 0.15), like_cap_window_ms=100
+)
+
+
+class Outbox:
+    """Keeps what was sent; what is forwarded goes nowhere, as there is one shard."""
+
+    def __init__(self) -> None:
+        self.statuses: list[Announcement] = []
+        self.letters: list[tuple[SourceRecord, str]] = []
+
+    async def announce(self, shard: int, statuses: Sequence[Announcement]) -> None:
+        self.statuses += statuses
+
+    async def dead_letter(
+        self, record: SourceRecord, reason: str, extra: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
+        self.letters.append((record, reason))
+
+    async def forward(self, record: SourceRecord, partition: int) -> None:
+        raise AssertionError("there is one shard only")
+
+
+class World:
+    """One shard's stores and logs, a clock, and chance."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.now_ms = 1_000_000
+        self.wheel = MemoryWheel(lambda: self.now_ms)
+        self.record = MemoryRecord()
+        self.kafka = MemoryPartition(SHARD)
+        self.outbox = Outbox()
+        self.logs: dict[str, list[SourceRecord]] = {topic: [] for topic in INPUTS}
+        self.committed = dict.fromkeys(INPUTS, 0)  # index into the log
+        self.answered = 0
+        self.timed_out = 0
+        self.deaths = 0
+        self.calm = False
+        self._tokens = count()
+        self._held: list[bytes] = []
+
+    def token(self) -> str:
+        return f"token-{next(self._tokens)}"
+
+    async def pause(self) -> None:
+        """Others may run here, for a while; and who waits may die here."""
+        if self.calm:
+            return
+        for _ in range(self.rng.choice((0, 0, 1, 1, 2, 20))):
+            await asyncio.sleep(0)
+        if self.rng.random() < 0.01:
+            self.deaths += 1
+            raise Died
+
+    def append(self, topic: str, value: bytes | None) -> None:
+        log = self.logs[topic]
+        # Gaps, as control records leave them.
+        offset = log[-1].offset + self.rng.choice((1, 1, 1, 2)) if log else 0
+        log.append(SourceRecord(topic, SHARD, offset, b"key", value))
+
+    def applier(self, topic: str) -> Any:
+        ports: dict[str, Any] = {
+            "record": Shaky(self.record, self.pause, without={"snapshot"}),
+            "wheel": Shaky(self.wheel, self.pause),
+            "outbox": Shaky(self.outbox, self.pause),
+            "patience": Patience("test", sleep=lambda _: asyncio.sleep(0)),
+        }
+        if topic == POSTS:
+            return PostDetectedApplier(SHARD, topic, policy=POLICY, **ports)
+        if topic == RESULTS:
+            return ResultApplier(SHARD, topic, inputs=INPUTS, retries=RETRIES, **ports)
+        return CommandApplier(SHARD, topic, inputs=INPUTS, policy=POLICY, **ports)
+
+    def owner(self) -> ShardDispatcher:
+        wheel: Any = Shaky(self.wheel, self.pause)
+        shard_log: Any = Shaky(self.kafka.open(), self.pause)
+        record: Any = Shaky(self.record, self.pause, without={"snapshot"})
+        projection = Projection(SHARD, STATUSES, record, self.kafka)
+        rebuild = Rebuild(wheel, record, input_topics=INPUTS, token=self.token, await_ms=AWAIT_MS)
+        return ShardDispatcher(
+            SHARD,
+            wheel,
+            shard_log,
+            projection,
+            rebuild,
+            token=self.token,
+            limit=7,
+            await_ms=AWAIT_MS,
+        )
+
+    # What the world outside does
+
+    def post(self, number: int) -> None:
+        event = PostDetected(
+            event_id=f"event-{number}",
+            pod_id=f"pod-{number % 2}",
+            post_id=f"post-{number // 2}",
+            member_ids=tuple(f"member-{self.rng.randrange(6)}" for _ in range(MEMBERS)),
+            detected_at=moment(self.now_ms),
+        )
+        self.append(POSTS, codec.encode(event))
+
+    def insert_pending(self, number: int) -> None:
+        row = Row(
+            id=f"00000000-0000-4000-8000-{number:012}",
+            pod_id="pod-9",
+            post_id=f"post-{number % 3}",
+            member_id=f"member-{number}",
+            engagement_type=self.rng.choice(("like", "comment")),
+        )
+        assert self.record.insert(row)
+
+    def command(self, name: str, **fields: Any) -> None:
+        event = PodCommand(
+            event_id=self.token(),
+            command=name,  # type: ignore[arg-type]
+            issued_at=moment(self.now_ms),
+            **fields,
+        )
+        self.append(COMMANDS, codec.encode(event))
+
+    def operate(self) -> None:
+        rows = list(self.record.table.values())
+        if not rows:
+            return
+        some = tuple(row.id for row in self.rng.sample(rows, min(4, len(rows))))
+        pending = tuple(row.id for row in rows if row.status is Status.PENDING)
+        choice = self.rng.random()
+        if choice < 0.4:
+            self.command("schedule", post_id="post-0", activity_ids=(*pending, *some))
+        elif choice < 0.9:
+            self.command("dispatch", post_id="post-0", activity_ids=some)
+        elif choice < 0.98:
+            self.command("cancel", pod_id="pod-1")
+        else:
+            self.append(COMMANDS, b"nonsense")
+
+    def answer(self, timer: Timer, **fields: Any) -> bytes:
+        values: dict[str, Any] = {
+            "event_id": self.token(),
+            "activity_id": timer.activity_id,
+            "pod_id": timer.pod_id,
+            "post_id": timer.post_id,
+            "member_id": timer.member_id,
+            "engagement_type": timer.engagement_type,
+            "attempt": timer.attempt,
+            "outcome": "executed",
+            "executed_at": moment(self.now_ms),
+        }
+        return codec.encode(EngagementExecuted(**(values | fields)))
+
+    def execute(self) -> None:
+        """The executor answers what has been fired since the last time, as it likes."""
+        while self.answered < len(self.kafka.fired):
+            timer = self.kafka.fired[self.answered].timer
+            self.answered += 1
+            if self.calm:
+                self.append(RESULTS, self.answer(timer))
+                continue
+            choice = self.rng.random()
+            if choice < 0.45:
+                self.append(RESULTS, self.answer(timer))
+            elif choice < 0.65:
+                self.append(RESULTS, self.answer(timer, outcome="failed", error="again"))
+            elif choice < 0.70:
+                self.append(RESULTS, self.answer(timer, outcome="failed", retryable=False))
+            elif choice < 0.85:
+                self._held.append(self.answer(timer))  # late, perhaps after the time-out
+            if choice < 0.10:
+                self.append(RESULTS, self.answer(timer))  # twice
+            elif choice < 0.15:
+                self.append(RESULTS, self.answer(timer, attempt=timer.attempt + 1))
+            elif choice < 0.20:
+                self.append(RESULTS, self.answer(timer, pod_id="another"))
+            elif choice < 0.22:
+                self.append(RESULTS, b"\xff")
+        if self._held and self.rng.random() < 0.2:
+            self.append(RESULTS, self._held.pop(self.rng.randrange(len(self._held))))
+        # What the dispatcher has published as timed out stands in the same log.
+        while self.timed_out < len(self.kafka.timeouts):
+            fired = self.kafka.timeouts[self.timed_out]
+            self.timed_out += 1
+            self.append(RESULTS, self.answer(fired.timer, outcome="failed", error="no result"))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether everything has come to its end."""
+        return (
+            all(self.committed[topic] == len(log) for topic, log in self.logs.items())
+            and self.answered == len(self.kafka.fired)
+            and self.timed_out == len(self.kafka.timeouts)
+            and all(row.status in (*FINAL, Status.PENDING) for row in self.record.table.values())
+        )
+
+
+async def working(world: World, topic: str, until: Callable[[], bool]) -> None:
+    """A worker with one partition: it dies, comes back, and goes on where it had committed."""
+    while not until():
+        applier = world.applier(topic)
+        at = world.committed[topic]
+        try:
+            for _ in range(world.rng.randint(1, 20)):
+                batch = world.logs[topic][at : at + world.rng.randint(1, 5)]
+                if batch:
+                    await applier.apply(batch)
+                    at += len(batch)
+                    await world.pause()
+                    world.committed[topic] = max(at, world.committed[topic])
+                elif world.rng.random() < 0.2:
+                    await look(applier)
+                await asyncio.sleep(0)
+                if until():
+                    break
+        except Died:
+            pass
+        await asyncio.sleep(0)
+
+
+async def look(applier: Any) -> None:
+    with suppress(TransientError):
+        await applier.catch_up()
+
+
+async def owning(world: World, until: Callable[[], bool]) -> None:
+    """A process that owns the shard, dies, comes back, and does what the dispatcher does."""
+    lost = False
+    while not until():
+        owner = world.owner()
+        projecting = None
+        try:
+            await owner.take(rebuild=lost)
+            lost = False
+            projecting = asyncio.create_task(owner.project())
+            for _ in range(world.rng.randint(1, 30)):
+                await owner.run_once()
+                await asyncio.sleep(0)
+                if until():
+                    break
+        except WheelLostError:
+            lost = True
+        except (EngineError, Died):
+            pass
+        finally:
+            if projecting is not None:
+                projecting.cancel()
+                await asyncio.gather(projecting, return_exceptions=True)
+        await asyncio.sleep(0)
+
+
+async def outside(world: World) -> None:
+    """Upstream, operators and the executor."""
+    for number in range(EVENTS):
+        world.post(number)
+        if world.rng.random() < 0.5:
+            world.insert_pending(number)
+        for _ in range(world.rng.randint(1, 15)):
+            world.now_ms += world.rng.randint(0, 20)
+            world.execute()
+            if world.rng.random() < 0.05:
+                world.operate()
+            for _ in range(world.rng.randint(0, 20)):
+                await asyncio.sleep(0)
+
+
+async def accidents(world: World, until: Callable[[], bool]) -> None:
+    """FLUSHALL now and then, and a Redis that comes back from an older state."""
+    older = copy.deepcopy(world.wheel._shards)
+    while not until():
+        await asyncio.sleep(0)
+        chance = world.rng.random()
+        if chance < 0.001:
+            world.wheel.lose()
+        elif chance < 0.006:
+            older = copy.deepcopy(world.wheel._shards)
+        elif chance < 0.008:
+            world.wheel._shards = copy.deepcopy(older)
+
+
+async def live(world: World) -> None:
+    life = asyncio.create_task(outside(world))
+    await asyncio.gather(
+        life,
+        *(working(world, topic, life.done) for topic in INPUTS for _ in range(2)),
+        *(owning(world, life.done) for _ in range(2)),
+        accidents(world, life.done),
+    )
+    # Calm at last: nothing breaks, the executor answers, and the clock goes on.
+    world.calm = True
+    rounds = count()
+
+    def over() -> bool:
+        world.now_ms += 5
+        world.execute()
+        return world.quiet or next(rounds) > 20_000
+
+    await asyncio.gather(*(working(world, topic, over) for topic in INPUTS), owning(world, over))
+
+
+async def judge(world: World) -> None:
+    rows = world.record.table
+    unfinished = [row for row in rows.values() if row.status not in (*FINAL, Status.PENDING)]
+    assert not unfinished, "it has come to no end"
+    attempts = Counter((each.timer.activity_id, each.timer.attempt) for each in world.kafka.fired)
+    assert not {each: times for each, times in attempts.items() if times > 1}, "fired twice"
+    for each in world.kafka.fired:
+        assert each.at_ms >= each.timer.due_ms, "early"
+    for name, row in rows.items():
+        made = sorted(attempt for activity, attempt in attempts if activity == name)
+        assert made == list(range(1, len(made) + 1)), "an attempt was left out"
+        assert len(made) <= RETRIES.attempts
+        if row.status in (Status.EXECUTED, Status.FAILED):
+            # A late `executed` may have won while its retry was on its way already.
+            assert len(made) - 1 <= row.attempt <= max(len(made), 1), "an attempt without an event"
+        if row.status is Status.FAILED:
+            letters = {reason for record, reason in world.outbox.letters}
+            assert any(reason.startswith("failed") for reason in letters)
+    executed = Counter(row.member_id for row in rows.values() if row.status is Status.EXECUTED)
+    counted = {member: n for member, n in world.record.engagements.items() if n}
+    assert counted == dict(executed), "counted wrongly"
+    size = await world.wheel.size(SHARD)
+    assert (size.pending, size.awaited) == (0, 0), "something is left in the wheel"
+    told = {(each.activity_id, each.status) for each in world.outbox.statuses}
+    for name, row in rows.items():
+        if row.status in FINAL:
+            assert (name, row.status) in told, "its end was not told"
+
+
+@given(seed=st.integers(0, 2**32))
+@example(seed=1)
+@settings(max_examples=100, deadline=None)
+def test_each_activity_comes_to_one_end(seed: int) -> None:
+    world = World(seed)
+    asyncio.run(live(world))
+    asyncio.run(judge(world))
+
+
+async def test_chance_tries_everything() -> None:
+    seen: Counter[Status] = Counter()
+    deaths = timeouts = lives = 0
+    for seed in range(20):
+        world = World(seed)
+        await live(world)
+        seen.update(row.status for row in world.record.table.values())
+        deaths += world.deaths
+        timeouts += world.timed_out
+        lives += len({cursor.gen for cursor in world.kafka.cursors})
+    assert {Status.EXECUTED, Status.FAILED, Status.CANCELLED} <= seen.keys()
+    assert deaths > 50
+    assert timeouts > 20
+    assert lives > 40
+
+
+# The judge must be able to fail. Each of these breaks one step of the protocol on purpose.
+
+
+async def _no_order(
+    add: Callable[..., Awaitable[int]], self: MemoryWheel, *args: Any, **kwargs: Any
+) -> int:
+    return await add(self, *args, **(kwargs | {"after": {}}))
+
+
+async def _moved_blindly(
+    add: Callable[..., Awaitable[int]], self: MemoryWheel, *args: Any, **kwargs: Any
+) -> int:
+    *others, timers = args
+    if timers and kwargs.get("remove"):
+        await add(self, *others[:3], others[2], [], **kwargs)
+        kwargs = {}
+    return await add(self, *others, timers, **kwargs)
+
+
+async def _any_version(
+    change: Callable[..., Awaitable[Any]],
+    self: MemoryRecord,
+    topic: str,
+    shard: int,
+    expected: int,
+    upto: int,
+    changes: Sequence[Any],
+    *,
+    by: Any,
+) -> Any:
+    current = [
+        msgspec.structs.replace(
+            each,
+            row=msgspec.structs.replace(each.row, version=self.table[each.row.activity_id].version),
+        )
+        for each in changes
+    ]
+    return await change(self, topic, shard, expected, upto, current, by=by)
+
+
+async def _read_back_whatever_changed(
+    _: Any, self: MemoryRecord, shard: int, after: int, upto: int
+) -> Any:
+    return [
+        timer
+        for row in self.table.values()
+        if row.source_offset is not None
+        and after < row.source_offset <= upto
+        and (timer := row.timer)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [
+        pytest.param(MemoryWheel, "add", _no_order, id="no-order-between-topics"),
+        pytest.param(MemoryWheel, "add", _moved_blindly, id="moved-blindly"),
+        pytest.param(MemoryRecord, "change", _any_version, id="row-changed-meanwhile"),
+        pytest.param(
+            MemoryRecord, "unfired_between", _read_back_whatever_changed, id="reads-all-back"
+        ),
+    ],
+)
+async def test_a_broken_protocol_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: Callable[..., Any]
+) -> None:
+    right = getattr(owner, name)
+    wrong = partial(broken, right)
+    monkeypatch.setattr(owner, name, lambda self, *args, **kw: wrong(self, *args, **kw))
+    for seed in range(400):
+        world = World(seed)
+        await live(world)
+        try:
+            await judge(world)
+        except AssertionError:
+            return
+    pytest.fail("the judge has not noticed")
