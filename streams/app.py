@@ -4,11 +4,12 @@ Inside this narrow envelope Faust is sound; outside it loses records (docs/guara
 `take`, never an exception out of the agent, never an ack by Faust itself.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
 
 import faust
 import faust.streams
+from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP, AppT, EventT, Message, StreamT
 
 from scheduler.errors import PermanentError
@@ -33,7 +34,7 @@ FETCH_BYTES = 2 * 1024 * 1024
 
 POLL_RECORDS = 1000
 STREAM_BUFFER = 1000
-"""Records between Kafka and the pumps, of all partitions."""
+"""Records between Kafka and the pumps, of all topics and partitions."""
 
 Delivery = Callable[[SourceRecord, int, "Token"], Awaitable[bool]]
 
@@ -62,6 +63,16 @@ class _RawSchema(faust.Schema):  # type: ignore[type-arg]
         return message.value
 
 
+class _Consumer(Consumer):
+    """A consumer that commits over gaps in the offsets: each transaction leaves one, its marker."""
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        # Faust hands over the offset of the record behind the gap, and counts it in. Acked too, it
+        # then stands there twice, which ends the run of offsets that can be committed: one gap in
+        # each interval, however many there were.
+        await super()._add_gap(tp, offset_from, offset_to - 1)
+
+
 class _App(faust.App):
     """An app that leaves no files behind: there are no tables here that would need a folder."""
 
@@ -80,20 +91,20 @@ def check_faust() -> None:
 
 def build_app(
     settings: Settings,
+    topics: Sequence[str],
     *,
     deliver: Delivery,
-    on_assigned: Callable[[frozenset[int], int], Awaitable[None]],
+    on_assigned: Callable[[Mapping[str, frozenset[int]], int], Awaitable[None]],
     on_revoked: Callable[[int], Awaitable[None]],
     on_death: Callable[[BaseException], None],
 ) -> "faust.App":
-    """An app with one agent, on `post-detected`.
+    """An app with one agent, on all of `topics`.
 
     `deliver` gets each record, the group's generation it was fetched in, and its token. The
-    callbacks get partitions and generation; `on_death` what ended the agent. To be called in the
-    loop that will run the app.
+    callbacks get the partitions of each topic and the generation; `on_death` what ended the agent.
+    To be called in the loop that will run the app.
     """
     session_s = settings.session_timeout_ms / 1000
-    topic_name = settings.topics.post_detected
     app = _App(
         settings.worker_group,
         # Faust would let BROKER_URL and a hundred others in the environment win over what is here.
@@ -122,12 +133,22 @@ def build_app(
         autodiscover=False,
     )
 
-    topic = app.topic(topic_name, schema=_RawSchema(), value_type=None, key_type=None)
+    app.transport.Consumer = _Consumer  # type: ignore[misc]
+    # One channel for all of them: Faust keeps offsets and acks for each topic and partition, and
+    # more channels would not be more independent, since one task fills them.
+    channel = app.topic(*topics, schema=_RawSchema(), value_type=None, key_type=None)
+    at_first: set[TP] = set()
 
     async def ingest(stream: Any) -> None:
         try:
             async for event in stream.noack().events():
                 message = event.message
+                # Faust takes no notice of a gap behind offset 0, and would never commit over it.
+                if message.offset == 0:
+                    at_first.add(message.tp)
+                elif at_first and message.tp in at_first:
+                    at_first.discard(message.tp)
+                    await cast(_Consumer, app.consumer)._add_gap(message.tp, 1, message.offset)
                 record = SourceRecord(
                     message.topic,
                     message.partition,
@@ -144,14 +165,16 @@ def build_app(
             on_death(error)
             raise
 
-    app.agent(topic, name="post-detected", concurrency=1)(ingest)
-
-    def ours(tps: Any) -> frozenset[int]:
-        return frozenset(tp.partition for tp in tps if tp.topic == topic_name)
+    app.agent(channel, name="inputs", concurrency=1)(ingest)
 
     # Before the first record of the new generation is fetched, and after its number is known.
     async def complete(*_: Any, **__: Any) -> None:
-        await on_assigned(ours(app.consumer.assignment()), app.consumer_generation_id)
+        assignment = app.consumer.assignment()
+        ours = {
+            topic: frozenset(tp.partition for tp in assignment if tp.topic == topic)
+            for topic in topics
+        }
+        await on_assigned(ours, app.consumer_generation_id)
 
     async def revoked(*_: Any, **__: Any) -> None:
         await on_revoked(app.consumer_generation_id)
@@ -162,7 +185,7 @@ def build_app(
 
 
 def press(app: "faust.App", topic: str, partition: int, on: bool) -> None:
-    """Stop (or go on) fetching one partition, without touching what has been fetched.
+    """Stop (or go on) fetching one partition of a topic, without touching what has been fetched.
 
     Not `pause_partitions`: that throws away, unread, what is in a poll's hand already.
     """

@@ -48,16 +48,17 @@ class GuardedApplier:
             # Read after the first record has come: a former owner commits only what it has
             # applied, so what it did until now is in there.
             self._next = await self._patience.until_done(self._next_of_record)
-        run: list[SourceRecord] = []
+        upto, gap = self._next, None
         for record in records:
-            if record.offset > self._next:
-                if run:
-                    await self._applier.apply(run)
-                    run = []
-                await self._fill(self._next, record.offset)
-            run.append(record)
-            self._next = max(self._next, record.offset + 1)
-        await self._applier.apply(run)
+            if record.offset > upto:
+                # From the first of these records' gaps to behind the last.
+                gap = (gap[0] if gap else upto, record.offset)
+            upto = max(upto, record.offset + 1)
+        if gap:
+            await self._apply_with_skipped(records, *gap)
+        else:
+            await self._applier.apply(records)
+        self._next = upto
 
     async def catch_up(self) -> None:
         """See `Applier.catch_up`. Raises `PermanentError` for a recreated topic."""
@@ -82,24 +83,38 @@ class GuardedApplier:
     async def _next_of_record(self) -> int:
         return await self._record.watermark(self._topic, self._shard) + 1
 
-    async def _fill(self, start: int, end: int) -> None:
-        """Apply the records in [start, end), if there are any: transaction markers, and records
-        that have expired, leave gaps too."""
+    async def _apply_with_skipped(
+        self, records: Sequence[SourceRecord], start: int, end: int
+    ) -> None:
+        """Apply `records`, and what else there is in [start, end).
+
+        There mostly is nothing: transaction markers, and records that have expired, leave gaps
+        too. So all gaps of a batch are looked up at once.
+        """
+        given = {record.offset for record in records}
         told = False
         while start < end:
-            missing = await self._patience.until_done(
-                partial(self._source.read, self._shard, start, end, FILLED_AT_ONCE)
+            # The one at `end` is asked for as well, and shows that there is nothing before it.
+            found = await self._patience.until_done(
+                partial(self._source.read, self._shard, start, end + 1, FILLED_AT_ONCE)
             )
-            if not missing:
-                return
+            if not found:
+                break
+            start = found[-1].offset + 1
+            skipped = [record for record in found if record.offset not in given]
+            if not skipped:
+                continue
             if not told:
                 log.warning(
                     "the stream has skipped records: reading them from the topic",
                     topic=self._topic,
                     shard=self._shard,
-                    start=start,
+                    start=skipped[0].offset,
                     end=end,
                 )
                 told = True
-            await self._applier.apply(missing)
-            start = missing[-1].offset + 1
+            before = [record for record in records if record.offset < start]
+            records = records[len(before) :]
+            await self._applier.apply(sorted([*before, *skipped], key=lambda each: each.offset))
+        if records:
+            await self._applier.apply(records)

@@ -1,10 +1,10 @@
 """An input topic as the broker sees it, read beside Faust and never in its place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
 from scheduler.adapters.kafka_consumer import stop
@@ -12,7 +12,9 @@ from scheduler.errors import StoreUnavailableError
 from scheduler.ports import SourceRecord
 
 REQUEST_MS = 10_000
-POLL_MS = 1000
+POLL_MS = 100
+FETCH_WAIT_MS = 50
+"""How long the broker may hold an empty fetch: what is asked next waits behind it."""
 
 
 class SourceLog:
@@ -35,15 +37,22 @@ class SourceLog:
             found = await consumer.end_offsets([self._tp(each) for each in partitions])
             return {tp.partition: end for tp, end in found.items()}
 
-    async def next_of_group(self, partition: int) -> int:
-        """The offset at which the group goes on: the committed one, else the beginning."""
-        async with self._use() as consumer:
-            tp = self._tp(partition)
-            consumer.assign([tp])
-            committed = await consumer.committed(tp)
-            if committed is not None:
-                return int(committed)
-            return int((await consumer.beginning_offsets([tp]))[tp])
+    async def next_of_group(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """By partition, the offset at which the group goes on: the committed one, else the
+        beginning."""
+        tps = [self._tp(each) for each in partitions]
+        with _translated():
+            # For this alone, and never assigned anything: what keeps the offsets of a group in
+            # aiokafka crashes where assignments follow each other closely.
+            member = await self._started(self._group_id)
+            try:
+                found = await member.beginning_offsets(tps)
+                for tp in tps:
+                    if (committed := await member.committed(tp)) is not None:
+                        found[tp] = committed
+            finally:
+                await stop(member)
+        return {tp.partition: int(offset) for tp, offset in found.items()}
 
     async def has_record(self, partition: int, start: int, end: int) -> bool:
         """Whether there is a record in [start, end): offsets may be taken by markers alone."""
@@ -56,23 +65,16 @@ class SourceLog:
         async with self._use() as consumer:
             tp = self._tp(partition)
             consumer.assign([tp])
-            consumer.seek(tp, start)
-            while await consumer.position(tp) < end:
-                found = await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=limit)
-                if tp in found:
-                    return [
-                        SourceRecord(
-                            record.topic,
-                            record.partition,
-                            record.offset,
-                            record.key,
-                            record.value,
-                            tuple(record.headers or ()),
-                        )
-                        for record in found[tp]
-                        if record.offset < end
-                    ]
-            return []
+            try:
+                consumer.seek(tp, start)
+                while await consumer.position(tp) < end:
+                    found = await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=limit)
+                    if tp in found:
+                        return [_record(each) for each in found[tp] if each.offset < end]
+                return []
+            finally:
+                # Else it would go on fetching, for as long as nothing else is asked for.
+                consumer.unsubscribe()
 
     async def close(self) -> None:
         """Close the connections, within a bounded time."""
@@ -87,21 +89,25 @@ class SourceLog:
     async def _use(self) -> AsyncIterator[AIOKafkaConsumer]:
         async with self._lock:
             try:
-                if self._consumer is None:
-                    self._consumer = await self._started()
-                yield self._consumer
-            except (KafkaError, OSError, TimeoutError) as error:
+                with _translated():
+                    if self._consumer is None:
+                        self._consumer = await self._started(None)
+                    yield self._consumer
+            except StoreUnavailableError:
                 await self.close()
-                raise StoreUnavailableError("Kafka", str(error) or type(error).__name__) from error
+                raise
 
-    async def _started(self) -> AIOKafkaConsumer:
+    async def _started(self, group_id: str | None) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
-            group_id=self._group_id,
+            group_id=group_id,
             enable_auto_commit=False,
             # Where retention has removed what is asked for, the first record there is.
             auto_offset_reset="earliest",
+            # As Faust reads: what it delivers of an aborted transaction is no gap.
+            isolation_level="read_uncommitted",
             request_timeout_ms=REQUEST_MS,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
         try:
             await consumer.start()
@@ -109,3 +115,22 @@ class SourceLog:
             await stop(consumer)
             raise
         return consumer
+
+
+def _record(record: ConsumerRecord) -> SourceRecord:
+    return SourceRecord(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.key,
+        record.value,
+        tuple(record.headers or ()),
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise StoreUnavailableError("Kafka", str(error) or type(error).__name__) from error

@@ -1,7 +1,9 @@
 """Lag without progress: what a Faust that has stopped delivering looks like from outside."""
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+PlaceT = TypeVar("PlaceT", bound=Hashable)
 
 
 class Progress(NamedTuple):
@@ -13,19 +15,19 @@ class Progress(NamedTuple):
     busy: bool
 
 
-class StallDetector:
-    """Remembers since when each partition has been lagging without progress."""
+class StallDetector(Generic[PlaceT]):
+    """Remembers since when each partition, however named, has been lagging without progress."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._since: dict[int, tuple[int, float]] = {}
+        self._since: dict[PlaceT, tuple[int, float]] = {}
 
-    def stalled(self, now_s: float, progress: Mapping[int, Progress]) -> list[int]:
+    def stalled(self, now_s: float, progress: Mapping[PlaceT, Progress]) -> list[PlaceT]:
         """Partitions that lag, and of which nothing has come for the time-out.
 
         A partition that is not in `progress` is not ours, and forgotten.
         """
-        since: dict[int, tuple[int, float]] = {}
+        since: dict[PlaceT, tuple[int, float]] = {}
         for partition, seen in progress.items():
             if seen.busy or seen.end <= seen.next_offset:
                 continue
@@ -39,6 +41,6 @@ class StallDetector:
             if now_s - start_s >= self._timeout_s
         ]
 
-    def acquit(self, partition: int) -> None:
+    def acquit(self, partition: PlaceT) -> None:
         """What seems to lag turned out to be no record at all."""
         self._since.pop(partition, None)

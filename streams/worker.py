@@ -1,7 +1,7 @@
 """The worker process, wired in one place: Faust in front, the stores behind, pumps between."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -12,18 +12,19 @@ from scheduler.adapters.kafka_topics import check_topics
 from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.apply import PostDetectedApplier
+from scheduler.commands import CommandApplier
 from scheduler.errors import EngineError, PermanentError, TransientError
 from scheduler.migrations import check_schema
 from scheduler.patience import Patience
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
+from scheduler.results import ResultApplier
 from scheduler.settings import Settings
 from streams.app import Token, build_app, check_faust, press
-from streams.guard import GuardedApplier
-from streams.intake import Intake
-from streams.pump import Pump, PumpLimits
+from streams.lane import Lane
+from streams.pump import Applier, PumpLimits
 from streams.quiet import quiet_libraries
 from streams.source_log import SourceLog
-from streams.stall import Progress, StallDetector
+from streams.stall import StallDetector
 from streams.watchdog import EXIT_CRASHED, EXIT_STALLED, Watchdog, end_process
 
 LOOKS_PER_STALL = 6
@@ -37,8 +38,44 @@ class WorkerCrashedError(EngineError):
     """Faust has given up; start the worker again. Nothing is lost."""
 
 
+def input_topics(settings: Settings) -> tuple[str, ...]:
+    """What a worker applies, by the full names on the cluster."""
+    topics = settings.topics
+    return (topics.post_detected, topics.engagement_executed, topics.pod_commands)
+
+
+def appliers(
+    settings: Settings, record: Record, wheel: Wheel, outbox: Outbox
+) -> Mapping[str, Callable[[int], Applier]]:
+    """For each input topic: what makes an applier of one of its partitions."""
+    inputs = posts, results, commands = input_topics(settings)
+    return {
+        posts: lambda partition: PostDetectedApplier(
+            partition, posts, policy=settings.policy, record=record, wheel=wheel, outbox=outbox
+        ),
+        results: lambda partition: ResultApplier(
+            partition,
+            results,
+            inputs=inputs,
+            retries=settings.retries,
+            record=record,
+            wheel=wheel,
+            outbox=outbox,
+        ),
+        commands: lambda partition: CommandApplier(
+            partition,
+            commands,
+            inputs=inputs,
+            policy=settings.policy,
+            record=record,
+            wheel=wheel,
+            outbox=outbox,
+        ),
+    }
+
+
 class Worker:
-    """Applies `post-detected`, for the partitions that Kafka assigns to this process.
+    """Applies the input topics, for the partitions that Kafka assigns to this process.
 
     What is applied goes to `record`, `wheel` and `outbox`, exactly once and in this order; see
     `scheduler.apply`. A bug in applying ends the process at once, through `end`: an event that
@@ -52,19 +89,26 @@ class Worker:
         record: Record,
         wheel: Wheel,
         outbox: Outbox,
-        source: SourceLog,
+        sources: Mapping[str, SourceLog],
         end: Callable[[int, str, BaseException | None], None] = end_process,
     ) -> None:
+        """`sources` has each input topic as the broker sees it."""
         self._settings = settings
-        self._record = record
-        self._wheel = wheel
-        self._outbox = outbox
-        self._source = source
         self._end = end
-        self._topic = settings.topics.post_detected
-        self._limits = PumpLimits(settings.ingest_batch_events, settings.ingest_linger_ms / 1000)
-        self._intake: Intake[Token] = Intake(self._open_pump, self._died)
-        self._next_offsets: dict[int, int] = {}
+        limits = PumpLimits(settings.ingest_batch_events, settings.ingest_linger_ms / 1000)
+        self._lanes: dict[str, Lane[Token]] = {
+            topic: Lane(
+                topic,
+                open_applier,
+                record=record,
+                source=sources[topic],
+                ack=Token.ack,
+                limits=limits,
+                press=self._press,
+                on_death=self._died,
+            )
+            for topic, open_applier in appliers(settings, record, wheel, outbox).items()
+        }
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then end in order: what is in hand is applied and acked.
@@ -84,9 +128,10 @@ class Worker:
     async def _run_app(self, stop: asyncio.Event, watchdog: Watchdog) -> None:
         self._app = app = build_app(
             self._settings,
+            tuple(self._lanes),
             deliver=self._deliver,
             on_assigned=self._assigned,
-            on_revoked=self._intake.end,
+            on_revoked=self._end_lanes,
             on_death=self._died,
         )
         tasks = [
@@ -113,38 +158,35 @@ class Worker:
         log.info("worker stops")
         try:
             async with asyncio.timeout(STOP_S * self._settings.shutdown_grace_ms / 1000):
-                await self._intake.finish()
+                # Together: one that waits for a store must not take the time of the others.
+                await asyncio.gather(*(lane.finish() for lane in self._lanes.values()))
         except TimeoutError:
             log.warning("a batch in hand is left unacked: it will come again")
-        await self._intake.end()
+        await self._end_lanes()
         starting.cancel()
         await self._app.stop()
         log.info("worker has stopped")
 
     async def _deliver(self, record: SourceRecord, generation: int, token: Token) -> bool:
-        return await self._intake.put(record.partition, generation, record, token)
+        return await self._lanes[record.topic].put(record, generation, token)
 
-    async def _assigned(self, partitions: frozenset[int], generation: int) -> None:
-        log.info("partitions assigned", partitions=sorted(partitions), generation=generation)
-        self._next_offsets.clear()
-        await self._intake.begin(partitions, generation)
+    async def _assigned(self, assigned: Mapping[str, frozenset[int]], generation: int) -> None:
+        posts, results, commands = (sorted(assigned[topic]) for topic in self._lanes)
+        log.info(
+            "partitions assigned",
+            partitions=posts,
+            results=results,
+            commands=commands,
+            generation=generation,
+        )
+        for topic, lane in self._lanes.items():
+            await lane.begin(assigned[topic], generation)
 
-    def _open_pump(self, partition: int) -> Pump[Token]:
-        settings = self._settings
-        applier = PostDetectedApplier(
-            partition,
-            self._topic,
-            policy=settings.policy,
-            record=self._record,
-            wheel=self._wheel,
-            outbox=self._outbox,
-        )
-        return Pump(
-            GuardedApplier(applier, partition, self._topic, self._record, self._source),
-            Token.ack,
-            self._limits,
-            lambda on: press(self._app, self._topic, partition, on),
-        )
+    async def _end_lanes(self, generation: int | None = None) -> None:
+        await asyncio.gather(*(lane.end(generation) for lane in self._lanes.values()))
+
+    def _press(self, topic: str, partition: int, on: bool) -> None:
+        press(self._app, topic, partition, on)
 
     def _died(self, error: BaseException) -> None:
         if isinstance(error, PermanentError):
@@ -155,34 +197,25 @@ class Worker:
     async def _watch_lag(self) -> None:
         """Ends the process when records wait and Faust delivers none."""
         stall_s = self._settings.stall_timeout_ms / 1000
-        detector = StallDetector(stall_s)
+        detector: StallDetector[tuple[str, int]] = StallDetector(stall_s)
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(stall_s / LOOKS_PER_STALL)
             try:
-                progress = await self._progress()
-                for partition in detector.stalled(loop.time(), progress):
-                    seen = progress[partition]
-                    if await self._source.has_record(partition, seen.next_offset, seen.end):
-                        self._end(EXIT_STALLED, f"partition {partition} has stalled: {seen}", None)
-                    detector.acquit(partition)
+                progress = {
+                    (lane.topic, partition): seen
+                    for lane in self._lanes.values()
+                    for partition, seen in (await lane.progress()).items()
+                }
+                for place in detector.stalled(loop.time(), progress):
+                    topic, partition = place
+                    seen = progress[place]
+                    if await self._lanes[topic].has_waiting(partition, seen):
+                        name = f"partition {partition} of {topic}"
+                        self._end(EXIT_STALLED, f"{name} has stalled: {seen}", None)
+                    detector.acquit(place)
             except TransientError as error:
                 log.debug("lag cannot be seen", reason=str(error))
-
-    async def _progress(self) -> dict[int, Progress]:
-        pumps = dict(self._intake.pumps)
-        if not pumps:
-            return {}
-        ends = await self._source.ends(pumps)
-        progress: dict[int, Progress] = {}
-        for partition, pump in pumps.items():
-            next_offset = pump.taken + 1
-            if pump.taken < 0:
-                if partition not in self._next_offsets:
-                    self._next_offsets[partition] = await self._source.next_of_group(partition)
-                next_offset = self._next_offsets[partition]
-            progress[partition] = Progress(ends[partition], next_offset, pump.busy)
-        return progress
 
 
 @asynccontextmanager
@@ -211,11 +244,13 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         await patience.until_done(wheel.ping)
         outbox = KafkaOutbox(settings.kafka_bootstrap, settings.topics)
         stack.push_async_callback(outbox.close)
-        source = SourceLog(
-            settings.kafka_bootstrap, settings.topics.post_detected, settings.worker_group
-        )
-        stack.push_async_callback(source.close)
-        yield Worker(settings, record=record, wheel=wheel, outbox=outbox, source=source)
+        sources: dict[str, SourceLog] = {}
+        for topic in input_topics(settings):
+            # One each: a long read of one topic must not hold up another.
+            source = SourceLog(settings.kafka_bootstrap, topic, settings.worker_group)
+            stack.push_async_callback(source.close)
+            sources[topic] = source
+        yield Worker(settings, record=record, wheel=wheel, outbox=outbox, sources=sources)
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The worker's at-least-once output: `scheduled` statuses and dead letters."""
+"""The worker's at-least-once output: statuses, dead letters, and records that go elsewhere."""
 
 import asyncio
 import time
@@ -12,13 +12,13 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
-from scheduler.activity import PlannedActivity
+from scheduler.activity import Announcement
 from scheduler.adapters.kafka_producer import throw_away
 from scheduler.errors import StoreUnavailableError
 from scheduler.ports import SourceRecord
 from schemas.codec import engagement_status
-from schemas.events import EngagementStatus
-from schemas.headers import dead_letter_headers, event_headers
+from schemas.events import EngagementStatus, StatusName
+from schemas.headers import Headers, dead_letter_headers, headers_behind_id
 from schemas.ids import status_event_id
 from schemas.topics import Topics
 
@@ -27,6 +27,9 @@ BATCH_BYTES = 512 * 1024
 
 BUILT_PER_TURN = 1000
 """Statuses built before other tasks get their turn (some milliseconds)."""
+
+MAX_REASON_CHARS = 1000
+"""Of a status: a batch must stay below what the topic takes."""
 
 # Bytes of the value that a dead letter keeps, when the broker does not take it whole.
 CUTS = (512 * 1024, 32 * 1024, 0)
@@ -59,16 +62,21 @@ class KafkaOutbox:
         self._starting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
-    async def scheduled(self, shard: int, activities: Sequence[PlannedActivity]) -> None:
-        """See `Outbox.scheduled`. Raises `StoreUnavailableError`: then some may have been sent."""
+    async def announce(self, shard: int, statuses: Sequence[Announcement]) -> None:
+        """See `Outbox.announce`. The time of each is now.
+
+        A reason is cut to 1,000 characters; what of it is not Unicode is escaped. Raises
+        `StoreUnavailableError`: then some may have been sent.
+        """
         topic = self._topics.engagement_status
         async with self._use() as producer:
             sent: list[asyncio.Future[object]] = []
             batch = producer.create_batch()
             at_ms = self._now_ms()
+            headers = headers_behind_id(EngagementStatus, at_ms)
             try:
-                for count, each in enumerate(activities, 1):
-                    record = _status_record(each, at_ms)
+                for count, each in enumerate(statuses, 1):
+                    record = _status_record(each, at_ms, headers)
                     if batch.append(timestamp=at_ms, **record) is None:
                         sent.append(await producer.send_batch(batch, topic, partition=shard))
                         batch = producer.create_batch()
@@ -85,15 +93,17 @@ class KafkaOutbox:
                 if isinstance(result, BaseException):
                     raise result
 
-    async def dead_letter(self, record: SourceRecord, reason: str) -> None:
+    async def dead_letter(
+        self, record: SourceRecord, reason: str, extra: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
         """See `Outbox.dead_letter`.
 
         Where the broker refuses the record as too large, its value is cut and the header
-        `truncated_from` gives the size it had; at worst key and headers are left out as well.
-        Raises `StoreUnavailableError`.
+        `truncated_from` gives the size it had; at worst key, headers and `extra` are left out as
+        well. Raises `StoreUnavailableError`.
         """
         value = record.value
-        headers = list(record.headers)
+        headers = [*record.headers, *extra]
         try:
             return await self._bury(record, record.key, value, headers, reason)
         except _TOO_LARGE:
@@ -106,6 +116,22 @@ class KafkaOutbox:
             except _TOO_LARGE:
                 continue
         await self._bury(record, None, None, [size], reason)
+
+    async def forward(self, record: SourceRecord, partition: int) -> None:
+        """See `Outbox.forward`.
+
+        What the topic does not take there becomes a dead letter: a record that was compressed may
+        be too large without it. Raises `StoreUnavailableError`.
+        """
+        topic = record.topic
+        async with self._use() as producer:
+            known = await producer.partitions_for(topic)
+        if partition not in known:
+            return await self.dead_letter(record, f"{topic} has no partition {partition}")
+        try:
+            await self._send(topic, partition, record.key, record.value, list(record.headers))
+        except _TOO_LARGE:
+            await self.dead_letter(record, f"too large to be forwarded to partition {partition}")
 
     async def close(self) -> None:
         """Close the producer, within a bounded time; nothing unconfirmed is waited for."""
@@ -120,20 +146,18 @@ class KafkaOutbox:
         headers: Iterable[tuple[str, bytes]],
         reason: str,
     ) -> None:
+        letter = dead_letter_headers(headers, record.topic, record.partition, record.offset, reason)
+        await self._send(self._topics.dead_letter, record.partition, key, value, letter)
+
+    async def _send(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers
+    ) -> None:
         async with self._use() as producer:
             # A batch of one, since `send` refuses a record without key and value, which exists.
             batch = producer.create_batch()
-            batch.append(
-                timestamp=None,
-                key=key,
-                value=value,
-                headers=dead_letter_headers(
-                    headers, record.topic, record.partition, record.offset, reason
-                ),
-            )
+            batch.append(timestamp=None, key=key, value=value, headers=headers)
             batch.close()
-            topic = self._topics.dead_letter
-            await (await producer.send_batch(batch, topic, partition=record.partition))
+            await (await producer.send_batch(batch, topic, partition=partition))
 
     @asynccontextmanager
     async def _use(self) -> AsyncIterator[AIOKafkaProducer]:
@@ -174,7 +198,11 @@ class KafkaOutbox:
             closing.add_done_callback(self._closing.discard)
 
 
-def _status_record(each: PlannedActivity, at_ms: int) -> dict[str, object]:
+def _status_record(each: Announcement, at_ms: int, headers: Headers) -> dict[str, object]:
+    """The record of one status; `headers` are those that all of a batch share."""
+    # By value: an enumeration costs orjson and each f-string extra.
+    status: StatusName = each.status.value
+    event_id = status_event_id(each.activity_id, status, each.attempt)
     return {
         "key": each.post_id.encode(),
         "value": engagement_status(
@@ -183,12 +211,17 @@ def _status_record(each: PlannedActivity, at_ms: int) -> dict[str, object]:
             each.post_id,
             each.member_id,
             each.engagement_type,
-            "scheduled",
-            1,
+            status,
+            each.attempt,
             at_ms,
-            scheduled_for_ms=each.scheduled_for_ms,
+            each.scheduled_for_ms,
+            None if each.reason is None else _reason(each.reason),
         ),
-        "headers": event_headers(
-            EngagementStatus, status_event_id(each.activity_id, "scheduled", 1), at_ms
-        ),
+        "headers": [("ce_id", event_id.encode()), *headers],
     }
+
+
+def _reason(text: str) -> str:
+    # NUL is left out since a reader's database may not take it: PostgreSQL's jsonb does not.
+    short = text[:MAX_REASON_CHARS].replace("\0", "")
+    return short.encode(errors="backslashreplace").decode()

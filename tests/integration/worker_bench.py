@@ -134,6 +134,28 @@ async def send_raw(producer: AIOKafkaProducer, topic: str, partition: int, recor
     return int((await (await producer.send_batch(batch, topic, partition=partition))).offset)
 
 
+@asynccontextmanager
+async def transactional(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    """A producer that writes in transactions, and knows nothing of us either."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        transactional_id=f"{settings.topic_prefix}theirs",
+    )
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def leave_marker(producer: AIOKafkaProducer, topic: str, partition: int) -> None:
+    """A transaction of `producer` that has died before its first record: a marker alone."""
+    await producer.begin_transaction()
+    await producer.client._wait_on_metadata(topic)
+    producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, partition))
+    await producer.commit_transaction()
+
+
 class WorkerProcess:
     """A worker in a process of its own."""
 
@@ -230,9 +252,11 @@ class Bench:
     async def rows(self) -> int:
         return int(await self.database.fetchval("select count(*) from pod_activities"))
 
-    async def watermarks(self, store: PostgresRecord | RedisWheel) -> dict[int, int]:
-        """How far each partition has been applied, where it has been at all."""
-        topic = self.settings.topics.post_detected
+    async def watermarks(
+        self, store: PostgresRecord | RedisWheel, topic: str | None = None
+    ) -> dict[int, int]:
+        """How far each partition of `topic` (default: posts) has been applied, if it has been."""
+        topic = topic or self.settings.topics.post_detected
         found = {}
         for shard in range(self.settings.partitions):
             if isinstance(store, PostgresRecord):
@@ -247,16 +271,16 @@ class Bench:
         shards = range(self.settings.partitions)
         return sum([(await self.wheel.size(shard)).pending for shard in shards])
 
-    async def applied(self, ends: Mapping[int, int]) -> None:
+    async def applied(self, ends: Mapping[int, int], topic: str | None = None) -> None:
         """Wait until both stores have applied all before `ends`, and the group has committed it."""
         wanted = {partition: end - 1 for partition, end in ends.items() if end}
-        topic = self.settings.topics.post_detected
+        topic = topic or self.settings.topics.post_detected
         admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka_bootstrap)
         await admin.start()
 
         async def done() -> bool:
             stores = (self.record, self.wheel)
-            if not all([await self.watermarks(store) == wanted for store in stores]):
+            if not all([await self.watermarks(store, topic) == wanted for store in stores]):
                 return False
             offsets = await admin.list_consumer_group_offsets(self.settings.worker_group)
             # Committed is what has been acked, and acked what has been announced too.

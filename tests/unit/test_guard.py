@@ -20,6 +20,7 @@ class Source:
         self.offsets = offsets
         self.away = 0
         self.asked = 0
+        self.reads: list[tuple[int, int]] = []
 
     async def ends(self, partitions: Collection[int]) -> Mapping[int, int]:
         self.asked += 1
@@ -30,6 +31,7 @@ class Source:
     async def read(
         self, partition: int, start: int, end: int, limit: int
     ) -> Sequence[SourceRecord]:
+        self.reads.append((start, end))
         return records(*[offset for offset in self.offsets if start <= offset < end][:limit])
 
 
@@ -38,10 +40,12 @@ class Applied:
 
     def __init__(self) -> None:
         self.offsets: list[int] = []
+        self.batches: list[list[int]] = []
         self.looks = 0
 
     async def apply(self, records: Sequence[SourceRecord]) -> None:
-        self.offsets += [record.offset for record in records]
+        self.batches.append([record.offset for record in records])
+        self.offsets += self.batches[-1]
 
     async def catch_up(self) -> None:
         self.looks += 1
@@ -100,6 +104,37 @@ async def test_what_the_stream_has_skipped_is_applied_first() -> None:
     await guard.apply(records(13, 15))
     await guard.apply(records(16, 18))
     assert inner.offsets == [11, 12, 13, 14, 15, 16, 17, 18]
+
+
+async def test_gaps_without_records_are_looked_up_once_and_leave_the_batch_whole() -> None:
+    # A transaction a record: a marker behind each.
+    source = Source(100, range(11, 100, 2))
+    guard, inner = guarded(source, 10)
+    await guard.apply(records(*range(11, 31, 2)))
+    assert len(source.reads) == 1
+    await guard.apply(records(*range(31, 51, 2)))
+    assert len(source.reads) == 2
+    await guard.apply(records(*range(31, 51, 2)))  # a redelivery
+    await guard.apply(records(50, 51, 52))
+    assert len(source.reads) == 2
+    assert [len(batch) for batch in inner.batches] == [10, 10, 10, 3]
+
+
+async def test_what_was_skipped_between_others_is_found_in_all_gaps() -> None:
+    topic = [*range(11, 40), *range(41, 60, 3)]
+    source = Source(100, topic)
+    guard, inner = guarded(source, 10)
+    await guard.apply(records(*(offset for offset in topic if offset % 4)))
+    assert inner.offsets == topic
+    assert inner.offsets == sorted(inner.offsets)
+
+
+async def test_a_long_gap_between_others_keeps_the_order() -> None:
+    gap = range(13, 13 + 2 * FILLED_AT_ONCE)
+    source = Source(10_000, [*range(11, gap.stop + 2)])
+    guard, inner = guarded(source, 10)
+    await guard.apply(records(11, 12, gap.stop, gap.stop + 1))
+    assert inner.offsets == [*range(11, gap.stop + 2)]
 
 
 async def test_a_long_gap_is_read_in_pieces() -> None:
