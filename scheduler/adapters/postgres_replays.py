@@ -1,0 +1,131 @@
+"""Which dead letters were replayed: the table `dead_letter_replays`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Self, TypeAlias
+
+import asyncpg
+from msgspec import Struct
+
+from scheduler.adapters.postgres_errors import translated
+from scheduler.sql import query
+
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 30.0
+"""Also what one waits for another who replays at the same time."""
+
+# "replays" in ASCII: one number for all who replay into a database.
+LOCK = int.from_bytes(b"replays", "big")
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+
+
+class Replay(Struct, frozen=True):
+    """A dead letter was sent again: `replays` times, the last time at `at_ms` (milliseconds UTC),
+    and then it became `topic`/`partition`/`offset`."""
+
+    at_ms: int
+    topic: str
+    partition: int
+    offset: int
+    replays: int
+
+
+class Sent(Struct, frozen=True):
+    """The dead letter `id` has become the record `topic`/`partition`/`offset`."""
+
+    id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class PostgresReplays:
+    """Reads and marks. Each call ends within the time limits, whatever the server does, and may
+    raise `StoreUnavailableError`."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        """Use `connect`."""
+        self._pool = pool
+
+    @classmethod
+    async def connect(cls, dsn: str) -> Self:
+        """Connects on first use. Raises `SettingsError` for an address that makes no sense."""
+        with translated():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=0,
+                max_size=2,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=COMMAND_TIMEOUT_S,
+                server_settings={"application_name": "pod-automation"},
+            )
+        return cls(pool)
+
+    async def close(self) -> None:
+        """Close all connections, within a bounded time."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._pool.close()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            self._pool.terminate()
+
+    async def of(self, ids: Sequence[str]) -> Mapping[str, Replay]:
+        """The replays of these dead letters; one that was never replayed has no entry."""
+        with translated():
+            async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
+                return await _of(connection, ids)
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator["Replaying"]:
+        """Nobody else marks meanwhile. What was marked holds once the context is left without an
+        error; otherwise none of it does."""
+        with translated():
+            connection = await self._pool.acquire(timeout=COMMAND_TIMEOUT_S)
+        try:
+            with translated():
+                transaction = connection.transaction()
+                await transaction.start()
+            try:
+                with translated():
+                    await connection.fetchval(query("lock_replays"), LOCK)
+                yield Replaying(connection)
+            except BaseException:
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await transaction.rollback()
+                raise
+            with translated():
+                await transaction.commit()
+        finally:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await self._pool.release(connection)
+
+
+class Replaying:
+    """The transaction of one who replays."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def of(self, ids: Sequence[str]) -> Mapping[str, Replay]:
+        """See `PostgresReplays.of`; and it stays so until the end."""
+        with translated():
+            return await _of(self._connection, ids)
+
+    async def mark(self, sent: Sequence[Sent]) -> None:
+        """Mark these, and count up those that were marked before. No id may come twice."""
+        with translated():
+            await self._connection.execute(
+                query("mark_replays"),
+                [each.id for each in sent],
+                [each.topic for each in sent],
+                [each.partition for each in sent],
+                [each.offset for each in sent],
+            )
+
+
+async def _of(connection: Connection, ids: Sequence[str]) -> Mapping[str, Replay]:
+    # PostgreSQL's text has no NUL; such an id is never marked.
+    rows = await connection.fetch(query("replays"), [each for each in ids if "\x00" not in each])
+    return {row["dead_letter_id"]: Replay(*row[1:]) for row in rows}
