@@ -44,16 +44,18 @@ Key = tuple[str, str, str, str]  # pod, post, member, type
 
 
 class EngineProcess:
-    """`pod-automation worker` or `dispatcher`, in a process of its own."""
+    """`pod-automation worker`, `dispatcher` or any other, in a process of its own."""
 
-    def __init__(self, command: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, command: str, environment: Mapping[str, str], *options: str) -> None:
         self.command = command
+        self._options = options
         self._environment = {**os.environ, **environment}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "pod_automation", self.command, env=self._environment
+            *(sys.executable, "-m", "pod_automation", self.command, *self._options),
+            env=self._environment,
         )
 
     async def kill(self) -> None:
