@@ -201,10 +201,11 @@ class CommandApplier(RowApplier[PodCommand]):
         command = item.event
         for name in self._ids(command) if command else ():
             row = rows.get(name)
-            if row is None or row.command_offset != item.offset or row.status not in UNFIRED:
+            if row is None or row.status not in UNFIRED or row.command_offset is None:
                 continue
-            if command is not None and command.command == "dispatch":
-                # Where its timer was before, nobody knows any more.
+            if row.command_offset != item.offset or (command and command.command == "dispatch"):
+                # Where its timer was before, or whether this command has scheduled what a later one
+                # has dispatched, nobody knows any more.
                 redo.lost = True
             elif timer := timer_of(row):
                 redo.add.append(timer)

@@ -29,6 +29,8 @@ class Ledger:
         self._changes: dict[str, RowChange] = {}
         self.announcements: list[Announcement] = []
         self.letters: list[Letter] = []
+        self.dropped: list[Timer] = []
+        """Timers that the wheel must lose though their rows do not change."""
         self.ignored: Counter[str] = Counter()
 
     def row(self, activity_id: str) -> ActivityRow | None:
@@ -79,10 +81,9 @@ class Ledger:
     def removed(self) -> list[Timer]:
         """Timers that the wheel must lose, whether they wait or their result is awaited. One that
         is among `added` as well is moved (`Wheel.add`)."""
-        return [
-            timer
-            for name in self._changes
-            if self._read[name].status in _IN_WHEEL and (timer := timer_of(self._read[name]))
+        changed = (self._read[name] for name in self._changes)
+        return self.dropped + [
+            timer for row in changed if row.status in _IN_WHEEL and (timer := timer_of(row))
         ]
 
 

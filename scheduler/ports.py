@@ -213,8 +213,8 @@ class Record(Protocol):
         """
 
     async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
-        """Timers of the rows that came from source offsets in (after, upto], have not fired, and
-        that no result or command has changed: such a row's timer is the matter of whoever did."""
+        """Timers of the rows that came from source offsets in (after, upto] and are `scheduled`: a
+        later attempt is the matter of the result that asked for it."""
 
     async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
         """The rows with these ids; one that nobody has heard of has no entry."""

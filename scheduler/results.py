@@ -88,6 +88,9 @@ class ResultApplier(RowApplier[EngagementExecuted]):
             return
         if not isinstance(step, Step):
             ledger.ignored[step] += 1
+            if step is Ignored.CANCELLED and (timer := timer_of(row, result.attempt)):
+                # It was on its way when it was cancelled: nobody awaits its result.
+                ledger.dropped.append(timer)
             return
         ledger.change(
             step.row,
@@ -116,8 +119,12 @@ class ResultApplier(RowApplier[EngagementExecuted]):
         for attempt in attempts:
             if (over or attempt < row.attempt) and (timer := timer_of(row, min(attempt, 255))):
                 redo.remove.append(timer)
-        if row.status is Status.RETRYING and row.result_offset == item.offset:
-            redo.add += [timer] if (timer := timer_of(row)) else []
+        if row.status is Status.RETRYING and row.attempt == result.attempt + 1:
+            if row.result_offset == item.offset:
+                redo.add += [timer] if (timer := timer_of(row)) else []
+            elif row.command_offset is not None:
+                # A command has wiped out whether this result or a copy of it asked for the retry.
+                redo.lost = True
 
     def _retell(
         self, item: Item[EngagementExecuted], rows: Mapping[str, ActivityRow]

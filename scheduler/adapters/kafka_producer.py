@@ -17,8 +17,16 @@ async def throw_away(producer: AIOKafkaProducer) -> None:
     """
     producer._closed = True
     gone = KafkaConnectionError("the producer was thrown away")
+    accumulator = producer._message_accumulator
+    # aiokafka takes a batch that is to be sent again from here, and then misses it in a callback.
+    for batches in accumulator._batches.values():
+        accumulator._pending_batches.update(batches)
     # Others may wait for batches of their own: these must fail too, or they wait for ever.
-    producer._message_accumulator.fail_all(gone)
+    accumulator.fail_all(gone)
+    for batch in accumulator._pending_batches:
+        # Nobody waits for it, so its exception would be logged as one that nobody fetched.
+        if batch._drain_waiter.done():
+            batch._drain_waiter.exception()
     if (task := producer._sender.sender_task) is not None:
         task.cancel()
         await asyncio.wait([task], timeout=CLOSE_S)

@@ -188,8 +188,7 @@ class MemoryRecord:
             if row.source_partition == shard
             and row.source_offset is not None
             and after < row.source_offset <= upto
-            and row.result_offset is None
-            and row.command_offset is None
+            and row.status is Status.SCHEDULED
             and (timer := row.timer)
         ]
         found.sort(key=lambda entry: entry[:2])

@@ -204,7 +204,8 @@ class MemoryWheel:
 
     async def forget(self, shard: int) -> None:
         """See `Wheel.forget`."""
-        self._of(shard).gen = None
+        state = self._of(shard)
+        state.gen = state.epoch = None
         self._wake(shard)
 
     def lose(self) -> None:

@@ -9,11 +9,11 @@ from typing import Any, Literal, Self
 import asyncpg
 
 from scheduler.activity import (
-    UNFIRED,
     ActivityRow,
     PlannedActivity,
     PostPlan,
     RowChange,
+    Status,
     StatusChange,
 )
 from scheduler.adapters.postgres_errors import translated
@@ -151,7 +151,7 @@ class PostgresRecord:
 
     async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
         """See `Record.unfired_between`. In the order of their offsets."""
-        rows = await self._all("unfired_between", shard, after, upto, UNFIRED)
+        rows = await self._all("unfired_between", shard, after, upto, Status.SCHEDULED)
         return [Timer(*row) for row in rows]
 
     async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:

@@ -71,10 +71,7 @@ while room > 0 do
 end
 
 -- What is due goes first: a deadline can wait, a timer should not.
-local late = {}
-if room > 0 then
-  late = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'WITHSCORES', 'LIMIT', 0, room)
-end
+local late = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'WITHSCORES', 'LIMIT', 0, room)
 if #late > 0 then
   redis.call('ZREMRANGEBYRANK', KEYS[4], 0, #late / 2 - 1)
   batch[#batch + 1] = -1

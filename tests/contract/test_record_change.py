@@ -195,16 +195,20 @@ async def test_an_upstream_row_gets_the_shard_and_no_offset(store: Store) -> Non
     )
 
 
-async def test_a_changed_row_is_not_read_back_for_its_event(store: Store) -> None:
-    first, second = members(0, 2)
-    await first_batch(store.record, [first, second])
-    (row,) = await read(store.record, second.activity_id)
+async def test_what_is_further_on_is_not_read_back_for_its_event(store: Store) -> None:
+    first, second, third = members(0, 3)
+    await first_batch(store.record, [first, second, third])
+    hastened, retried = await read(store.record, second.activity_id, third.activity_id)
     change = RowChange(
-        row=row, cause=1, status=Status.SCHEDULED, attempt=1, scheduled_for_ms=DUE_MS - 9
+        row=hastened, cause=1, status=Status.SCHEDULED, attempt=1, scheduled_for_ms=DUE_MS - 9
     )
     assert await store.record.change(COMMANDS, SHARD, -1, 1, [change], by="command") is not None
+    assert await store.record.change(RESULTS, SHARD, -1, 1, [retrying(retried)], by="result")
     found = await store.record.unfired_between(SHARD, -1, 0)
-    assert [each.activity_id for each in found] == [first.activity_id]
+    assert {(each.activity_id, each.due_ms) for each in found} == {
+        (first.activity_id, first.scheduled_for_ms),
+        (second.activity_id, DUE_MS - 9),
+    }
 
 
 async def test_of_rivals_with_the_same_rows_one_wins(store: Store) -> None:

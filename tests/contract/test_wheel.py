@@ -465,10 +465,14 @@ async def test_a_result_may_come_while_its_batch_is_in_flight(wheel: Wheel) -> N
 async def test_removing_what_is_not_there_changes_nothing(wheel: Wheel) -> None:
     timers = overdue(2)
     await wheel.add(SHARD, TOPIC, -1, 0, timers)
-    absent = [timer(timers[0].due_ms), timer(now() + HOUR_MS), replace(timers[0], attempt=2)]
+    absent = [timer(timers[0].due_ms), timer(now() + HOUR_MS), timer(timers[1].due_ms + 1)]
     assert await wheel.add(SHARD, RESULTS, -1, 0, [], remove=absent) == 0
     assert (await wheel.size(SHARD)).pending == 2
-    assert list((await claim(wheel)).timers) == timers
+    # Nor does it for one of them that comes later.
+    await wheel.add(SHARD, TOPIC, 0, 1, absent[2:])
+    assert list((await claim(wheel)).timers) == [*timers, *absent[2:]]
+    await claim(wheel, (1, "nonce-1"), "nonce-2")
+    assert (await wheel.size(SHARD)).awaited == 3
 
 
 async def test_a_timer_that_waits_can_be_moved(wheel: Wheel) -> None:
@@ -521,7 +525,7 @@ async def test_an_input_waits_for_what_it_follows_from(wheel: Wheel) -> None:
 async def test_an_input_may_change_the_wheel_in_several_steps(wheel: Wheel) -> None:
     first, second = overdue(2)
     assert await wheel.add(SHARD, RESULTS, -1, -1, [first]) == -1
-    assert await wheel.watermark(SHARD, RESULTS) == -1
+    assert (await wheel.size(SHARD)).watermarks == {}
     assert await wheel.add(SHARD, RESULTS, -1, 5, [second]) == 5
     assert await wheel.add(SHARD, RESULTS, 5, 5, [], remove=[first]) == 5
     assert await wheel.add(SHARD, RESULTS, 4, 4, [first]) == 5
@@ -569,14 +573,26 @@ async def test_a_large_batch_is_awaited_whole(wheel: Wheel) -> None:
 
 
 async def test_the_size_tells_what_is_due(wheel: Wheel) -> None:
-    at = now()
-    in_this_slot = timer(at - at % SLOT_MS)
-    await wheel.add(SHARD, TOPIC, -1, 0, [*overdue(300), in_this_slot, timer(at + HOUR_MS)])
+    timers = overdue(300)
+    await wheel.add(SHARD, TOPIC, -1, 0, [*timers, timer(now() + HOUR_MS)])
     size = await wheel.size(SHARD)
-    assert (size.pending, size.due) == (302, 301)
+    assert (size.pending, size.due) == (301, 300)
     await claim(wheel)
     size = await wheel.size(SHARD)
     assert (size.pending, size.due) == (1, 0)
+
+
+async def test_of_the_slot_that_has_begun_only_the_beginning_is_due(wheel: Wheel) -> None:
+    while True:
+        # Both in the slot of this moment; again, where it ends before we have looked.
+        at = await wheel.now_ms()
+        begin, end = timer(at - at % SLOT_MS), timer(at - at % SLOT_MS + SLOT_MS - 1)
+        await wheel.wipe(SHARD, EPOCH)
+        await wheel.load(SHARD, EPOCH, [begin, end])
+        size = await wheel.size(SHARD)
+        if await wheel.now_ms() < end.due_ms:
+            break
+    assert (size.pending, size.due) == (2, 1)
 
 
 async def test_deadlines_are_what_the_owner_sleeps_until(wheel: Wheel) -> None:

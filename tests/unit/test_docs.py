@@ -7,15 +7,15 @@ import re
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import aiokafka
 import pytest
 
+from pod_automation.executor import Engagement
 from scheduler import settings_reference
 from scheduler.settings import ENV_PREFIX, Settings
-from schemas.codec import decode, encode
+from schemas.codec import decode
 from schemas.events import ExecuteEngagement, PostDetected
 from schemas.examples import EXAMPLES
 from schemas.ids import activity_id
@@ -105,7 +105,13 @@ def commands() -> dict[str, set[str]]:
 
     root: Any = typer.main.get_command(app)
     options = {
-        name: {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+        name: {
+            option
+            # A group has those of its commands.
+            for one in (command, *getattr(command, "commands", {}).values())
+            for each in one.params
+            for option in (*each.opts, *each.secondary_opts)
+        }
         for name, command in root.commands.items()
     }
     options[""] = {option for each in root.params for option in each.opts}
@@ -149,8 +155,8 @@ def test_no_page_is_left_out() -> None:
     assert linked == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
 
 
-# The two programs in README.md run here as they stand, against clients that check how they are
-# called and never leave the process.
+# The two programs in README.md run here as they stand, the first against a client that checks how
+# it is called and never leaves the process.
 
 
 def checked(real: Callable[..., Any], arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -175,58 +181,28 @@ class Producer:
         self.sent.append((topic, key, value))
 
 
-class Consumer:
-    commits: int
-
-    def __init__(self, *topics: str, **options: Any) -> None:
-        checked(REAL_CONSUMER, topics, options)
-        assert topics == ("execute-engagement",)
-        assert options["isolation_level"] == "read_committed"
-        assert options["enable_auto_commit"] is False
-
-    async def __aenter__(self) -> "Consumer":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
-
-    async def __aiter__(self) -> Any:
-        yield SimpleNamespace(value=encode(EXAMPLES[ExecuteEngagement]))
-
-    async def commit(self) -> None:
-        Consumer.commits += 1
+REAL_PRODUCER = aiokafka.AIOKafkaProducer
 
 
-REAL_PRODUCER, REAL_CONSUMER = aiokafka.AIOKafkaProducer, aiokafka.AIOKafkaConsumer
-
-
-async def run_from_readme(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = blocks(README, "python")[number]
-    program, _, start = source.rstrip().rpartition("\n")
+async def test_the_producer_in_the_readme_sends_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, _, start = blocks(README, "python")[0].rstrip().rpartition("\n")
     assert start == "asyncio.run(main())"
     monkeypatch.setenv("POD_AUTOMATION_KAFKA_BOOTSTRAP", "broker:9092")
     monkeypatch.setattr(aiokafka, "AIOKafkaProducer", Producer)
-    monkeypatch.setattr(aiokafka, "AIOKafkaConsumer", Consumer)
+    monkeypatch.setattr(Producer, "sent", [], raising=False)
     names: dict[str, Any] = {}
     exec(compile(program, "README.md", "exec"), names)  # noqa: S102 - our own page
     async with asyncio.timeout(10):
         await names["main"]()
-
-
-async def test_the_producer_in_the_readme_sends_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Producer, "sent", [], raising=False)
-    await run_from_readme(0, monkeypatch)
     ((topic, key, value),) = Producer.sent
     event = decode(PostDetected, value)
     assert (topic, key) == ("post-detected", event.post_id.encode())
 
 
-async def test_the_consumer_in_the_readme_reads_an_event(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(Consumer, "commits", 0, raising=False)
-    await run_from_readme(1, monkeypatch)
+async def test_the_handler_in_the_readme_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(blocks(README, "python")[1], "README.md", "exec"), names)  # noqa: S102 - ours
     todo = EXAMPLES[ExecuteEngagement]
     assert isinstance(todo, ExecuteEngagement)
+    await names["handle"](Engagement.of(todo))
     assert activity_id(todo.pod_id, todo.post_id, todo.member_id, "like") in capsys.readouterr().out
-    assert Consumer.commits == 1

@@ -1,0 +1,3 @@
+-- A page of the rows of all pods that are pending and due, as in pending_rows.sql.
+--@include pending_rows.sql
+--@include pending_order.sql
