@@ -13,12 +13,16 @@ import structlog
 from scheduler.adapters.kafka_shard_group import KafkaShardGroup
 from scheduler.adapters.kafka_shard_log import KafkaShardLog
 from scheduler.adapters.kafka_status_log import KafkaStatusLog
+from scheduler.adapters.postgres_lease import PostgresLease
 from scheduler.adapters.postgres_record import PostgresRecord
+from scheduler.adapters.postgres_retention import PostgresRetention
 from scheduler.adapters.redis_wheel import RedisWheel
+from scheduler.chores import Chore, Chores
 from scheduler.dispatch import ShardDispatcher
 from scheduler.dispatcher import Dispatcher
 from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
+from scheduler.retention import Limits, Retention, settled
 from scheduler.settings import Settings
 from scheduler.tasks import ended
 from streams.quiet import quiet_libraries
@@ -52,8 +56,9 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
         rebuild = Rebuild(
             wheel,
             record,
-            input_topics=[topics.post_detected],
+            input_topics=[topics.post_detected, topics.engagement_executed, topics.pod_commands],
             token=token,
+            await_ms=settings.result_timeout_ms,
         )
 
         def open_shard(shard: int) -> ShardDispatcher:
@@ -65,11 +70,13 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
                     topics,
                     shard,
                     f"{settings.topic_prefix}dispatcher-{shard}",
+                    settings.result_timeout_ms,
                 ),
                 Projection(shard, topics.engagement_status, record, statuses),
                 rebuild,
                 token=token,
                 limit=settings.dispatch_batch,
+                await_ms=settings.result_timeout_ms,
             )
 
         yield Dispatcher(
@@ -102,7 +109,42 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     # Here, so that a process that only fires timers carries no Faust.
     from streams.worker import run_worker as run
 
-    await run(settings, stop)
+    async with _chores(settings) as chores:
+        beside = asyncio.create_task(chores.run(stop), name="chores")
+        try:
+            await run(settings, stop)
+        finally:
+            await ended(beside)
+
+
+@asynccontextmanager
+async def _chores(settings: Settings) -> AsyncIterator[Chores]:
+    """What one of all workers does now and then. Connects only when it is time to."""
+    chores = []
+    async with AsyncExitStack() as stack:
+        if settings.retention_interval_ms:
+            archive = await PostgresRetention.connect(settings.postgres_dsn)
+            stack.push_async_callback(archive.close)
+            wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
+            stack.push_async_callback(wheel.close)
+            retention = Retention(archive, Limits.of(settings), lambda: settled(wheel, settings))
+
+            async def prune() -> None:
+                pruned = await retention.run_once()
+                if pruned.total_removed:
+                    log.info("pruned", pods=pruned.pods, removed=dict(pruned.removed))
+
+            chores.append(Chore("retention", settings.retention_interval_ms / 1000, prune))
+        if settings.sweep_interval_ms:
+
+            async def sweep() -> None:
+                from pod_automation.client.sweep import sweep
+
+                await sweep(settings)
+
+            chores.append(Chore("sweep", settings.sweep_interval_ms / 1000, sweep))
+        lease = PostgresLease(settings.postgres_dsn, f"{settings.topic_prefix}chores")
+        yield Chores(lease, chores)
 
 
 async def run_both(settings: Settings, stop: asyncio.Event) -> None:

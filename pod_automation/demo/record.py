@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import asyncpg
+import orjson
 from msgspec import Struct
 
 from pod_automation.demo.sql import query
@@ -13,11 +14,24 @@ COMMAND_S = 10.0
 
 
 class Progress(Struct, frozen=True):
-    """One pod's activities: planned, due by now, and on record as dispatched."""
+    """One pod's activities: planned, due by now, on record as executed or as failed, and attempts
+    beyond the first."""
 
     planned: int = 0
     due: int = 0
-    recorded: int = 0
+    executed: int = 0
+    failed: int = 0
+    retried: int = 0
+
+
+class Row(Struct, frozen=True):
+    """An activity; `failures` are the attempts that failed, each with its error."""
+
+    member_id: str
+    status: str
+    attempt: int = 1
+    dispatched: bool = True
+    failures: tuple[tuple[int, str], ...] = ()
 
 
 class RecordProbe:
@@ -41,12 +55,25 @@ class RecordProbe:
         """By pod; one without activities has no entry."""
         with translated():
             rows = await self._connection.fetch(query("progress"), pods)
-        return {
-            row["pod_id"]: Progress(row["planned"], row["due"], row["recorded"]) for row in rows
-        }
+        return {row["pod_id"]: Progress(*row[1:]) for row in rows}
 
-    async def activities(self, pods: Sequence[str]) -> frozenset[str]:
-        """The ids of all activities of `pods`."""
+    async def activities(self, pods: Sequence[str]) -> dict[str, Row]:
+        """All activities of `pods`, by id."""
         with translated():
             rows = await self._connection.fetch(query("activities"), pods)
-        return frozenset(row["id"] for row in rows)
+        return {
+            row["id"]: Row(
+                row["member_id"],
+                row["status"],
+                row["attempt"],
+                row["dispatched"],
+                tuple((each["attempt"], each["error"]) for each in orjson.loads(row["failures"])),
+            )
+            for row in rows
+        }
+
+    async def members(self, members: Sequence[str]) -> dict[str, int]:
+        """How many engagements each of `members` has carried out; one without any has no entry."""
+        with translated():
+            rows = await self._connection.fetch(query("members"), members)
+        return {row["member_id"]: row["engagement_count"] for row in rows}

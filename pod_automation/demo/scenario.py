@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pod_automation.demo import fate
 from schemas.codec import encode
 from schemas.events import EngagementType, PostDetected
 from schemas.ids import activity_id
@@ -20,6 +21,17 @@ FEWEST, MOST = 6, 14
 TWICE_SHARE = 0.1
 """Events that are published a second time, as an at-least-once upstream system does."""
 
+LEAST_TIMEOUT_MS = 3_000
+"""However fast time runs: a busy machine should not lose an attempt because it is slow."""
+LEAST_CHAOS_TIMEOUT_MS = 6_000
+"""Three attempts last longer than Kafka takes to notice that their executor is dead."""
+LEAST_BACKOFF_MS = 20
+
+FREE_HANDLERS = 20
+"""How many engagements are handled at once, beside those that hang."""
+MOST_HANDLERS = 1000
+"""As the settings have it."""
+
 _BROKEN = (
     '{"event_id": "%s-cut-off", "pod_id": "nowhere", "member_ids": ["ann",',
     '{"event_id": "%s-incomplete", "pod_id": "nowhere", "detected_at": "yesterday"}',
@@ -31,6 +43,7 @@ class Pacing:
     """The default policy with every time divided by `speed`; clocks stay true."""
 
     speed: float
+    chaos: bool = False
 
     @property
     def like_max_ms(self) -> int:
@@ -48,8 +61,25 @@ class Pacing:
         return self._compressed(_HOUR_MS)
 
     @property
+    def result_timeout_ms(self) -> int:
+        """When the engine gives up an attempt without a result."""
+        least_ms = LEAST_CHAOS_TIMEOUT_MS if self.chaos else LEAST_TIMEOUT_MS
+        return max(least_ms, self._compressed(15 * _MINUTE_MS))
+
+    @property
+    def handler_limit_s(self) -> float:
+        """When the executor gives up a handler that hangs: late enough for the engine to have been
+        first, and in time for the next attempt, which an executor does not begin before."""
+        return 1.5 * self.result_timeout_ms / 1000
+
+    @property
+    def backoff_ms(self) -> int:
+        """How long the second attempt waits, about; the third twice as long."""
+        return max(LEAST_BACKOFF_MS, self._compressed(30_000))
+
+    @property
     def environment(self) -> dict[str, str]:
-        """As settings of the worker."""
+        """As settings of all processes."""
         settings = {
             "LIKE_MIN_DELAY_MS": self._compressed(5 * _MINUTE_MS),
             "LIKE_MAX_DELAY_MS": self.like_max_ms,
@@ -57,6 +87,11 @@ class Pacing:
             "LIKE_CAP_WINDOW_MS": self.window_ms,
             "COMMENT_MIN_DELAY_MS": self._compressed(1 * _HOUR_MS),
             "COMMENT_MAX_DELAY_MS": self.comment_max_ms,
+            "RESULT_TIMEOUT_MS": self.result_timeout_ms,
+            "QUEUE_ATTEMPTS": fate.ATTEMPTS,
+            "BACKOFF_INITIAL_DELAY_MS": self.backoff_ms,
+            # Everything is still there when it is counted.
+            "RETENTION_INTERVAL_MS": 0,
         }
         return {f"POD_AUTOMATION_{name}": str(value) for name, value in settings.items()}
 
@@ -64,6 +99,12 @@ class Pacing:
         """How long after its post the last engagement of `members` falls due, at most."""
         windows = -(-members // LIKES_PER_WINDOW)
         return max(self.comment_max_ms, self.like_max_ms + windows * self.window_ms)
+
+    @property
+    def retries_ms(self) -> int:
+        """How long after that its last attempt ends, at most."""
+        waits_ms = sum(2 * self.backoff_ms << retry for retry in range(fate.ATTEMPTS - 1))
+        return fate.ATTEMPTS * self.result_timeout_ms + waits_ms
 
     def _compressed(self, real_ms: int) -> int:
         return max(1, round(real_ms / self.speed))
@@ -148,6 +189,17 @@ class Scenario:
     def asked_for(self) -> frozenset[str]:
         """Ids of all activities that must be planned and fired, each once."""
         return frozenset(each for post in self.posts for each in post.asked_for())
+
+    @property
+    def members(self) -> list[str]:
+        """All members of all pods, in order."""
+        return sorted({member for post in self.posts for member in post.member_ids})
+
+    @property
+    def handlers(self) -> int:
+        """How many engagements must be handled at once, even if all that hang do so together."""
+        hanging = sum(fate.end(activity).timed_out for activity in self.asked_for)
+        return min(MOST_HANDLERS, FREE_HANDLERS + hanging)
 
     @property
     def most_members(self) -> int:

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pod_automation.demo.count import Report
+from pod_automation.demo.report import Report
 
 REFRESH_PER_S = 4
 PLAIN_EVERY_S = 3.0
@@ -28,7 +28,11 @@ class PodLine:
     due: int = 0
     dispatched: int = 0
     executed: int = 0
-    recorded: int = 0
+    failed: int = 0
+    retried: int = 0
+
+
+COLUMNS = ("planned", "due", "dispatched", "executed", "failed", "retried")
 
 
 @dataclass(slots=True)
@@ -42,11 +46,17 @@ class State:
     broken: int = 0
     in_wheel: int = 0
     in_flight: int = 0
+    awaited: int = 0
     late_p50_ms: int = 0
     late_p99_ms: int = 0
     note: str = ""
     began_s: float = field(default_factory=time.monotonic)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def left(self) -> int:
+        """What is left in the wheel."""
+        return self.in_wheel + self.in_flight + self.awaited
 
     def total(self, name: str) -> int:
         """The sum of one number over all pods."""
@@ -97,14 +107,14 @@ def live_table(state: State) -> RenderableType:
     """The picture of this moment."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("pod")
-    for heading in ("planned", "due", "dispatched", "executed"):
+    for heading in COLUMNS:
         table.add_column(heading, justify="right")
     table.add_column("")
     widest = max((pod.planned for pod in state.pods), default=0) or 1
     for pod in state.pods:
-        numbers = (pod.planned, pod.due, pod.dispatched, pod.executed)
+        numbers = (getattr(pod, name) for name in COLUMNS)
         table.add_row(pod.name, *(f"{each:,}" for each in numbers), _bar(pod, widest))
-    totals = (state.total(each) for each in ("planned", "due", "dispatched", "executed"))
+    totals = (state.total(name) for name in COLUMNS)
     table.add_row("all", *(f"{each:,}" for each in totals), style="bold")
     lines: list[RenderableType] = [
         Text(""),
@@ -112,7 +122,7 @@ def live_table(state: State) -> RenderableType:
         Text(
             f"{_elapsed(state)}   events {state.published}/{state.deliveries}"
             f" ({state.published_twice} twice, {state.broken} broken)"
-            f"   wheel {state.in_wheel:,} timers"
+            f"   wheel {state.in_wheel:,} timers, {state.awaited:,} awaited"
             f"   late p50 {state.late_p50_ms} ms, p99 {state.late_p99_ms} ms",
             style="dim",
         ),
@@ -126,15 +136,32 @@ def plain_line(state: State) -> str:
     """The same in one line."""
     return (
         f"{_elapsed(state)}  events {state.published}/{state.deliveries}"
-        f"  planned {state.total('planned')}  due {state.total('due')}"
-        f"  dispatched {state.total('dispatched')}  executed {state.total('executed')}"
-        f"  wheel {state.in_wheel}"
+        f"{''.join(f'  {name} {state.total(name)}' for name in COLUMNS)}"
+        f"  wheel {state.in_wheel}  awaited {state.awaited}"
         f"  late p50 {state.late_p50_ms} ms p99 {state.late_p99_ms} ms"
     )
 
 
 def closing_table(report: Report) -> RenderableType:
     """What was promised, and what was counted."""
+    verdict = (
+        Text(
+            "each attempt fired once, never early; each activity came to one end",
+            style="bold green",
+        )
+        if report.ok
+        else Text("the engine has not kept its promise", style="bold red")
+    )
+    title = Text("Counted by an independent consumer, from the first record on:", style="bold")
+    ends = Text("What became of them, by each source for itself:", style="bold")
+    return Group(
+        *(Text(""), title, _counts(report)),
+        *(Text(""), ends, _sources(report)),
+        *(Text(""), verdict),
+    )
+
+
+def _counts(report: Report) -> Table:
     table = Table(box=None, show_header=False)
     table.add_column("")
     table.add_column("", justify="right")
@@ -146,45 +173,80 @@ def closing_table(report: Report) -> RenderableType:
     def number(name: str, value: int, meaning: str, ok: Callable[[int], bool]) -> None:
         row(name, f"{value:,}", meaning, ok(value))
 
-    asked = report.asked_for
+    asked, faults = report.asked_for, report.faults
     twice = f"events, {report.published_twice} of them sent twice on purpose"
     number("published", report.published, twice, bool)
     number("planned", report.planned, f"of {asked:,} that the events ask for", asked.__eq__)
-    number("dispatched", report.dispatched, "execute-engagement events", asked.__eq__)
+    number("dispatched", report.dispatched, "of these, by their execute-engagement", asked.__eq__)
     number("recorded", report.recorded, "of these in PostgreSQL as well", asked.__eq__)
-    number("executed", report.executed, "results confirmed by the executor", asked.__eq__)
-    none = (0).__eq__
-    number("lost", report.lost, "asked for, and not planned or not dispatched", none)
-    number("duplicates", report.duplicates, "dispatched more than once", none)
-    number("early", report.early, "dispatched before they were due", none)
-    number("unasked", report.not_asked_for, "planned or dispatched, and not asked for", none)
-    number("over the cap", report.over_the_cap, "posts with too many likes in a window", none)
+    letters = report.broken + report.postgresql.failed
     number(
         "dead letters",
         report.dead_letters,
-        f"of {report.broken} broken records",
-        report.broken.__eq__,
+        f"of {report.broken} broken records and {report.postgresql.failed:,} that failed",
+        letters.__eq__,
     )
+    none = (0).__eq__
+    for name, value, meaning in (
+        ("lost", faults.lost, "asked for, and not planned or not dispatched"),
+        ("duplicates", faults.duplicates, "attempts dispatched more than once"),
+        ("left out", faults.left_out, "attempts not dispatched before a later one"),
+        ("early", faults.early, "dispatched before they were due"),
+        ("unasked", faults.not_asked_for, "planned or dispatched, and not asked for"),
+        ("over the cap", faults.over_the_cap, "posts with too many likes in a window"),
+        ("unfinished", faults.unfinished, "without a final status"),
+        ("two ends", faults.two_ends, "with more than one, or not the one of PostgreSQL"),
+        ("wrong ends", faults.wrong_ends, "not what the handler's answers lead to"),
+        ("wrong attempts", faults.wrong_attempts, "rows at another attempt than their events"),
+        ("wrong counts", faults.wrong_members, "members with more or less than was executed"),
+        ("no letter", faults.letters_missing, "broken or failed, without a dead letter"),
+        ("letters unasked", faults.letters_unasked, "dead letters of what has not failed"),
+        ("in the wheel", faults.left_in_wheel, "timers and awaited results that are left"),
+    ):
+        number(name, value, meaning, none)
     row("lateness p50", f"{report.late_p50_ms} ms", "dispatched_at - scheduled_for")
     row("lateness p99", f"{report.late_p99_ms} ms", f"the latest {report.late_max_ms} ms")
     if report.killed:
         number("killed", report.killed, "processes, with kill -9, in mid-run", bool)
-    verdict = (
-        Text("each action planned once, fired once, never early", style="bold green")
-        if report.ok
-        else Text("the engine has not kept its promise", style="bold red")
-    )
-    title = Text("Counted by an independent consumer, from the first record on:", style="bold")
-    return Group(Text(""), title, table, Text(""), verdict)
+    return table
+
+
+def _sources(report: Report) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=True)
+    table.add_column("")
+    for heading in ("Kafka", "PostgreSQL", "members", "expected"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for name in ("executed", "failed", "retried", "timed_out"):
+        wanted = f"{getattr(report.expected, name):,}"
+        if report.killed:
+            # Attempts were lost with the processes.
+            wanted = f"{'at most' if name == 'executed' else 'at least'} {wanted}"
+        agree, expected = report.sources_agree(name), report.as_expected(name)
+        table.add_row(
+            name.replace("_", " "),
+            f"{getattr(report.kafka, name):,}",
+            f"{getattr(report.postgresql, name):,}",
+            f"{report.members:,}" if name == "executed" else "",
+            Text(wanted, style="" if expected else "bold red"),
+            Text("agree", style="green") if agree else Text("differ", style="bold red"),
+        )
+    return table
 
 
 def _bar(pod: PodLine, widest: int) -> Text:
-    full = round(BAR_COLUMNS * pod.planned / widest)
-    executed = min(full, round(BAR_COLUMNS * pod.executed / widest))
-    dispatched = min(full, round(BAR_COLUMNS * pod.dispatched / widest)) - executed
-    bar = Text("█" * executed, style="green")
-    bar.append("▓" * max(0, dispatched), style="yellow")
-    bar.append("░" * (full - executed - max(0, dispatched)), style="dim")
+    """Executed, failed, dispatched and planned, each behind the former."""
+    bar, full = Text(), round(BAR_COLUMNS * pod.planned / widest)
+    ended = pod.executed + pod.failed
+    for upto, block, style in (
+        (pod.executed, "█", "green"),
+        (ended, "█", "red"),
+        # The rows may be ahead of the consumer that looks on.
+        (max(ended, pod.dispatched), "▓", "yellow"),
+        (pod.planned, "░", "dim"),
+    ):
+        columns = min(full, round(BAR_COLUMNS * upto / widest)) - len(bar)
+        bar.append(block * max(0, columns), style=style)
     return bar
 
 

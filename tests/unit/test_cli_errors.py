@@ -21,11 +21,14 @@ ASKING = (
     ("init", "--wait", "0"),
     ("publish", "--pod", "p", "--post", "x", "--member", "m"),
     ("stats", "--pod", "p"),
+    ("schedule", "likes", "--pod", "p"),
+    ("clear", "--yes"),
     ("status",),
     ("status", "--json"),
     ("rebuild", "--all"),
+    ("prune", "--dry-run"),
 )
-SERVING = ("worker", "dispatcher", "run")
+SERVING = ("worker", "dispatcher", "run", "executor")
 
 
 @pytest.mark.parametrize("arguments", ASKING, ids=" ".join)
@@ -36,7 +39,7 @@ def test_store_away(arguments: tuple[str, ...]) -> None:
     assert "is not available" in outcome.out + outcome.err
 
 
-@pytest.mark.parametrize("arguments", ASKING[:3], ids=" ".join)
+@pytest.mark.parametrize("arguments", ASKING[:5], ids=" ".join)
 def test_a_store_that_is_away_is_one_line(arguments: tuple[str, ...]) -> None:
     lines = [line for line in call(*arguments).err.splitlines() if line]
     (line,) = lines
@@ -74,6 +77,13 @@ def test_wrong_setting_names_itself(arguments: tuple[str, ...], name: str, value
         ("unknown",),
         ("status", "--unknown"),
         ("stats",),
+        ("stats", "--pod", ""),
+        ("schedule", "likes"),
+        ("schedule", "--pod", "p"),
+        ("schedule", "shares", "--pod", "p"),
+        ("schedule", "likes", "--pod", ""),
+        ("clear",),
+        ("clear", "--yes", "--pod", "x" * 201),
         ("stack", "--redis", "memcached"),
         ("demo", "--speed", "0"),
         ("rebuild",),

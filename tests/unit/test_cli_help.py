@@ -15,12 +15,28 @@ COMMANDS = (
     "worker",
     "dispatcher",
     "run",
+    "executor",
     "publish",
+    "schedule",
     "stats",
     "status",
+    "clear",
     "rebuild",
+    "dead-letters",
+    "prune",
 )
-WITH_RESULT = ("init", "stack", "demo", "publish", "stats", "status", "rebuild")
+WITH_RESULT = (
+    "init",
+    "stack",
+    "demo",
+    "publish",
+    "schedule",
+    "stats",
+    "status",
+    "clear",
+    "rebuild",
+    "prune",
+)
 
 
 def test_help_names_every_command_and_exit_code() -> None:

@@ -1,0 +1,31 @@
+"""Commands over the client: one call, its errors as the command line tells them."""
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from pod_automation.client import PodAutomation
+
+_T = TypeVar("_T")
+
+
+def ask(call: "Callable[[PodAutomation], Coroutine[Any, Any, _T]]") -> _T:
+    """What `call` gets of a client for the settings in the environment.
+
+    An argument that the client refuses is wrong usage; `terminal.failed` tells of all else.
+    """
+    from pod_automation.cli.loop import run
+    from pod_automation.cli.terminal import quiet_logs
+    from pod_automation.client import InvalidArgumentError, PodAutomation
+
+    async def asked() -> _T:
+        async with PodAutomation() as pods:
+            return await call(pods)
+
+    quiet_logs()
+    try:
+        return run(asked())
+    except InvalidArgumentError as error:
+        raise typer.BadParameter(str(error)) from None

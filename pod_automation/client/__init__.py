@@ -1,0 +1,39 @@
+"""The client: what a program can ask of the engine. See docs/client.md."""
+
+from pod_automation.client.api import PodAutomation
+from pod_automation.client.errors import (
+    InvalidArgumentError,
+    NotAppliedError,
+    NotFoundError,
+    NotReadyError,
+    PodAutomationError,
+    StoreAwayError,
+    WrongSettingError,
+)
+from pod_automation.client.results import (
+    ActivityState,
+    EngagementDelay,
+    EngagementStats,
+    PodAutomationStats,
+    QueueStatus,
+    ScheduledJob,
+)
+from scheduler.adapters.postgres_client import PendingActivity
+
+__all__ = [
+    "ActivityState",
+    "EngagementDelay",
+    "EngagementStats",
+    "InvalidArgumentError",
+    "NotAppliedError",
+    "NotFoundError",
+    "NotReadyError",
+    "PendingActivity",
+    "PodAutomation",
+    "PodAutomationError",
+    "PodAutomationStats",
+    "QueueStatus",
+    "ScheduledJob",
+    "StoreAwayError",
+    "WrongSettingError",
+]

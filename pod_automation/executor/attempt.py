@@ -1,0 +1,193 @@
+"""One attempt: the handler called once, within its time, and what came of it."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
+
+import structlog
+
+from pod_automation.executor.done import DoneStore
+from pod_automation.executor.engagement import Engagement, Handler, Permanent, Retry
+from scheduler.backoff import Backoff
+from schemas.events import EngagementExecuted
+from schemas.events import Outcome as Outcomes
+from schemas.ids import result_event_id
+
+log = structlog.get_logger(__name__)
+
+MAX_ERROR_CHARS = 1000
+
+CANCEL_S = 2.0
+"""How long a handler that was cancelled may take to clean up; after it nobody waits for it."""
+
+MARK_S = 10.0
+"""How long a store that is away is waited for once the work is done. Not for ever: the result alone
+keeps the engine from trying again."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt came to."""
+
+    executed: bool
+    error: str | None = None
+    retryable: bool = True
+    retry_after_ms: int | None = None
+    skipped: bool = False
+    """It had been done before, so the handler was not called."""
+    cause: BaseException | None = None
+
+    def result(self, engagement: Engagement, at: datetime) -> EngagementExecuted:
+        """The event that tells the engine; `at` is when the attempt ended."""
+        outcome: Outcomes = "executed" if self.executed else "failed"
+        return EngagementExecuted(
+            event_id=result_event_id(engagement.activity_id, outcome, engagement.attempt),
+            activity_id=engagement.activity_id,
+            pod_id=engagement.pod_id,
+            post_id=engagement.post_id,
+            member_id=engagement.member_id,
+            engagement_type=engagement.engagement_type,
+            attempt=engagement.attempt,
+            outcome=outcome,
+            executed_at=at,
+            error=self.error,
+            retryable=self.retryable,
+            retry_after_ms=self.retry_after_ms,
+        )
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(UTC)
+
+
+def failed_by(error: BaseException) -> Outcome:
+    """What a handler's exception means."""
+    if isinstance(error, Permanent):
+        return Outcome(False, error_text(error), retryable=False, cause=error)
+    if isinstance(error, Retry):
+        return Outcome(False, error_text(error), retry_after_ms=error.after_ms, cause=error)
+    return Outcome(False, error_text(error), cause=error)
+
+
+def error_text(error: BaseException) -> str:
+    """`error` in one printable line of at most 1,000 characters; its type, where it is none of
+    ours."""
+    try:
+        text = str(error)
+    except Exception:  # somebody's own __str__
+        text = ""
+    if not isinstance(error, Retry | Permanent):
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    # Cut before and after: it may be a megabyte, and escapes make it longer.
+    safe = (c if c.isprintable() else ascii(c)[1:-1] for c in text[:MAX_ERROR_CHARS])
+    return "".join(safe)[:MAX_ERROR_CHARS]
+
+
+class Attempts:
+    """Calls the handler; safe to be used by many tasks at once."""
+
+    def __init__(
+        self,
+        handle: Handler,
+        *,
+        time_limit_s: float,
+        done: DoneStore | None = None,
+        cancel_s: float = CANCEL_S,
+        mark_s: float = MARK_S,
+    ) -> None:
+        """`time_limit_s`: how long one attempt may take, the store's answer included."""
+        self._handle = handle
+        self._time_limit_s = time_limit_s
+        self._done = done
+        self._cancel_s = cancel_s
+        self._mark_s = mark_s
+        self.stuck: set[asyncio.Task[bool]] = set()
+        """Attempts that were given up, and whose handlers go on all the same."""
+
+    async def __call__(self, engagement: Engagement) -> Outcome:
+        """Make the attempt. Raises `asyncio.CancelledError` where it was cancelled and the handler
+        has not returned: then nobody knows what was done, and nothing is to be reported."""
+        outcome = await self._within_limit(engagement)
+        if outcome.executed and not outcome.skipped and self._done is not None:
+            await self._mark(self._done, engagement.idempotency_key)
+        return outcome
+
+    async def _within_limit(self, engagement: Engagement) -> Outcome:
+        # A task of its own, since a handler may swallow its cancellation.
+        called = asyncio.Event()
+        task = asyncio.create_task(self._attempt(engagement, called), name="handler")
+        try:
+            await asyncio.wait([task], timeout=self._time_limit_s)
+            late = not task.done()
+            if late:
+                await self._cancelled(task)
+        except asyncio.CancelledError:
+            await self._cancelled(task)
+            if task.done() and not task.cancelled() and task.exception() is None:
+                return Outcome(True, skipped=task.result())
+            raise
+        if not task.done() or (late and (task.cancelled() or task.exception() is not None)):
+            who = "the handler" if called.is_set() else "the store of what is done"
+            return Outcome(False, f"{who} gave no answer within {self._time_limit_s:g} s")
+        if task.cancelled():
+            # Not by us: a library let out the cancellation of something of its own.
+            return failed_by(asyncio.CancelledError())
+        error = task.exception()
+        if error is None:
+            return Outcome(True, skipped=task.result())
+        if not isinstance(error, Exception):
+            raise error
+        return failed_by(error)
+
+    async def _cancelled(self, task: "asyncio.Task[bool]") -> None:
+        task.cancel()
+        await asyncio.wait([task], timeout=self._cancel_s)
+        if not task.done():
+            self.stuck.add(task)
+            task.add_done_callback(self._unstuck)
+            log.warning("a handler goes on after it was cancelled", stuck=len(self.stuck))
+
+    def _unstuck(self, task: "asyncio.Task[bool]") -> None:
+        self.stuck.discard(task)
+        if not task.cancelled():
+            task.exception()  # nobody else will ask
+
+    async def _attempt(self, engagement: Engagement, called: asyncio.Event) -> bool:
+        """True where it had been done before."""
+        if self._done is not None and await _patiently(
+            partial(self._done.is_done, engagement.idempotency_key)
+        ):
+            return True
+        called.set()
+        await self._handle(engagement)
+        return False
+
+    async def _mark(self, done: DoneStore, key: str) -> None:
+        # Cancelled or too late, the result is reported all the same: the work is done.
+        marking = asyncio.create_task(_patiently(partial(done.mark_done, key)), name="mark")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([marking], timeout=self._mark_s)
+        if not marking.done():
+            marking.cancel()
+            log.warning("what was done could not be remembered")
+
+
+async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """What `ask` gives, asked until it raises nothing."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await ask()
+        except Exception as error:
+            log.debug("the store of what is done is away", reason=str(error))
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # a driver has swallowed it
+        await backoff.wait()
