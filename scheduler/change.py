@@ -121,7 +121,7 @@ class RowApplier(Generic[EventT]):
                 pieces += reversed(parted(piece, error))
                 continue
             self._tries = 0
-            await self._patiently(partial(self._follow, done))
+            await self._patiently(partial(self._follow, piece, done))
             await self._patiently(partial(self._tell, piece, done))
 
     async def catch_up(self) -> None:
@@ -206,10 +206,10 @@ class RowApplier(Generic[EventT]):
         ids = {name for item in items if item.event is not None for name in self._ids(item.event)}
         return await self._record.rows(sorted(ids)) if ids else {}
 
-    async def _follow(self, done: Done[EventT]) -> None:
-        """Bring the wheel to where the record is, at least up to `done`."""
+    async def _follow(self, piece: Sequence[Item[EventT]], done: Done[EventT]) -> None:
+        """Bring the wheel to where the record is, at least up to the end of `piece`."""
         at = self._wheel_at
-        if at is None or at >= done.upto:
+        if at != done.expected:
             at = await self._wheel.watermark(self._shard, self._topic)
         if at < done.expected and at < done.upto:
             at = await self._catch_up_with(done, at)

@@ -9,6 +9,7 @@ import structlog
 from scheduler.activity import UNFIRED, ActivityRow, Announcement, PostPlan, Status
 from scheduler.batch import Item
 from scheduler.change import Done, Redo, RowApplier
+from scheduler.errors import WheelLostError
 from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import plain
 from scheduler.patience import Patience
@@ -60,11 +61,12 @@ class CommandApplier(RowApplier[PodCommand]):
             patience=patience,
         )
         self._policy = policy
+        self._forgotten = False  # whether the wheel in question was declared lost for a cancel
 
     def _runs(self, items: Sequence[Item[PodCommand]]) -> Sequence[Sequence[Item[PodCommand]]]:
         runs: list[list[Item[PodCommand]]] = [[]]
         for item in items:
-            if item.event is not None and item.event.command == "cancel":
+            if _is_cancel(item):
                 runs += [[item], []]
             else:
                 runs[-1].append(item)
@@ -75,7 +77,7 @@ class CommandApplier(RowApplier[PodCommand]):
 
     async def _commit(self, piece: Sequence[Item[PodCommand]]) -> Done[PodCommand]:
         command = piece[0].event
-        if command is not None and command.command == "cancel":
+        if command is not None and _is_cancel(piece[0]):
             offset = piece[0].offset
             at = await self._record.watermark(self._topic, self._shard)
             if offset > at:
@@ -84,7 +86,6 @@ class CommandApplier(RowApplier[PodCommand]):
 
     async def _cancel(self, command: PodCommand, offset: int, at: int) -> None:
         """All but moving the watermark; may be done again from the start."""
-        cancelled = 0
         async with self._record.snapshot(self._shard) as snapshot:
             async for timers in snapshot.unfired(CANCELLED_AT_ONCE):
                 ids = [
@@ -92,12 +93,25 @@ class CommandApplier(RowApplier[PodCommand]):
                     for each in timers
                     if command.pod_id is None or each.pod_id == command.pod_id
                 ]
-                cancelled += await self._cancel_rows(ids, offset, at)
-        await self._rebuild(f"{cancelled} activities were cancelled")
+                await self._cancel_rows(ids, offset, at)
+
+    async def _follow(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
+        if not _is_cancel(piece[0]):
+            return await super()._follow(piece, done)
+        # Not by a call of our own: only a wheel built after the record's watermark had moved has
+        # that watermark, and none of what was cancelled.
+        self._wheel_at = None
+        if done.expected < done.upto and not self._forgotten:
+            self._forgotten = True
+            await self._rebuild("activities were cancelled")
+        if await self._wheel.watermark(self._shard, self._topic) < done.upto:
+            await self._rebuild("it was built before activities were cancelled")
+            raise WheelLostError(self._shard, "it is built once more")
+        self._forgotten = False
 
     async def _tell(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
         command = piece[0].event
-        if command is None or command.command != "cancel":
+        if command is None or not _is_cancel(piece[0]):
             return await super()._tell(piece, done)
         # The watermark has moved, so by now nobody cancels anything more for this command: who else
         # may have done part of it is told of here as well.
@@ -106,7 +120,7 @@ class CommandApplier(RowApplier[PodCommand]):
             async for rows in snapshot.commanded(piece[0].offset, CANCELLED_AT_ONCE):
                 await self._outbox.announce(self._shard, [told(row, reason) for row in rows])
 
-    async def _cancel_rows(self, ids: Sequence[str], offset: int, at: int) -> int:
+    async def _cancel_rows(self, ids: Sequence[str], offset: int, at: int) -> None:
         while ids:
             ledger = Ledger(await self._record.rows(ids))
             for name in ids:
@@ -114,13 +128,10 @@ class CommandApplier(RowApplier[PodCommand]):
                 if row is not None and row.status in UNFIRED:
                     ledger.change(msgspec.structs.replace(row, status=Status.CANCELLED), offset)
             if not (changes := ledger.changes):
-                break
+                return
             done = await self._record.change(self._topic, self._shard, at, at, changes, by=self._by)
-            if done is not None:
-                return len(changes)
-            if await self._record.watermark(self._topic, self._shard) != at:
-                break  # somebody else has applied it meanwhile
-        return 0
+            if done is not None or await self._record.watermark(self._topic, self._shard) != at:
+                return  # the latter: somebody else has applied it meanwhile
 
     async def _decide(self, items: Sequence[Item[PodCommand]], ledger: Ledger) -> None:
         posts = {
@@ -223,3 +234,7 @@ class CommandApplier(RowApplier[PodCommand]):
             and row.command_offset == item.offset
             and row.status is Status.SCHEDULED
         ], []
+
+
+def _is_cancel(item: Item[PodCommand]) -> bool:
+    return item.event is not None and item.event.command == "cancel"

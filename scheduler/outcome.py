@@ -12,12 +12,10 @@ from msgspec import Struct
 from scheduler.activity import FINAL, ActivityRow, Announcement, Status
 from scheduler.ledger import told
 from scheduler.policy import RetryPolicy
+from scheduler.progress import MAX_ATTEMPT
 from scheduler.stagger import moved_by_jitter, seed_of
 from schemas.events import EngagementExecuted
 from schemas.times import LATEST_MS, millis, rfc3339
-
-MAX_ATTEMPT = 255
-"""As in the contract (schemas.events.Attempt), the schema and the packed timer."""
 
 MAX_ERROR_CHARS = 1_000
 """Of an error on the record; an executor may send a whole page."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from scheduler.activity import ActivityRow, Announcement, Status
+from scheduler.activity import FINAL, ActivityRow, Announcement, Status
 from scheduler.batch import Item
 from scheduler.change import Redo, RowApplier
 from scheduler.ledger import Ledger, Letter, timer_of, told
@@ -12,6 +12,7 @@ from scheduler.outcome import Ignored, Step, judge, letter_of
 from scheduler.patience import Patience
 from scheduler.policy import RetryPolicy
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
+from scheduler.progress import MAX_ATTEMPT
 from schemas.events import EngagementExecuted
 
 REPLAYED = "replayed_from"
@@ -111,20 +112,17 @@ class ResultApplier(RowApplier[EngagementExecuted]):
             return
         if row.shard != self._shard:
             return
-        # What is over has no timer, of this attempt or of a retry that was taken back; nor has an
-        # attempt before the row's. Where it is not over, a result that was not the last to change
-        # the row leaves the timer to whatever was.
-        over = row.status not in (Status.SCHEDULED, Status.RETRYING, Status.DISPATCHED)
-        attempts = {result.attempt, result.attempt + 1} if over else {result.attempt}
-        for attempt in attempts:
-            if (over or attempt < row.attempt) and (timer := timer_of(row, min(attempt, 255))):
-                redo.remove.append(timer)
-        if row.status is Status.RETRYING and row.attempt == result.attempt + 1:
-            if row.result_offset == item.offset:
-                redo.add += [timer] if (timer := timer_of(row)) else []
-            elif row.command_offset is not None:
-                # A command has wiped out whether this result or a copy of it asked for the retry.
-                redo.lost = True
+        if result.outcome == "failed" and (
+            row.status is not Status.FAILED or row.result_offset != item.offset
+        ):
+            # It may have asked for a retry, and put a time in the place of the one at which the
+            # attempt was due: if that had not fired by then, nobody knows any more where it is.
+            redo.lost = True
+        elif row.status in FINAL:
+            # What is over has no timer, of this attempt or of a retry that was taken back.
+            for attempt in (result.attempt, result.attempt + 1):
+                if attempt <= MAX_ATTEMPT and (timer := timer_of(row, attempt)):
+                    redo.remove.append(timer)
 
     def _retell(
         self, item: Item[EngagementExecuted], rows: Mapping[str, ActivityRow]

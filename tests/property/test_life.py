@@ -420,7 +420,7 @@ async def judge(world: World) -> None:
 
 @given(seed=st.integers(0, 2**32))
 @example(seed=1)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_each_activity_comes_to_one_end(seed: int) -> None:
     world = World(seed)
     asyncio.run(live(world))
@@ -483,27 +483,12 @@ async def _any_version(
     return await change(self, topic, shard, expected, upto, current, by=by)
 
 
-async def _read_back_whatever_changed(
-    _: Any, self: MemoryRecord, shard: int, after: int, upto: int
-) -> Any:
-    return [
-        timer
-        for row in self.table.values()
-        if row.source_offset is not None
-        and after < row.source_offset <= upto
-        and (timer := row.timer)
-    ]
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "broken"),
     [
         pytest.param(MemoryWheel, "add", _no_order, id="no-order-between-topics"),
         pytest.param(MemoryWheel, "add", _moved_blindly, id="moved-blindly"),
         pytest.param(MemoryRecord, "change", _any_version, id="row-changed-meanwhile"),
-        pytest.param(
-            MemoryRecord, "unfired_between", _read_back_whatever_changed, id="reads-all-back"
-        ),
     ],
 )
 async def test_a_broken_protocol_is_noticed(
@@ -512,7 +497,7 @@ async def test_a_broken_protocol_is_noticed(
     right = getattr(owner, name)
     wrong = partial(broken, right)
     monkeypatch.setattr(owner, name, lambda self, *args, **kw: wrong(self, *args, **kw))
-    for seed in range(400):
+    for seed in range(1000):
         world = World(seed)
         await live(world)
         try:

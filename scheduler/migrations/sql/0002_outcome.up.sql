@@ -23,6 +23,11 @@ comment on column pod_activities.source_partition is
 comment on column pod_activities.source_offset is
     'Offset of that event in its partition; null for rows of an upstream system.';
 
+-- Times that make sense to the engine. An upstream system may know no time yet, but not 'infinity'.
+alter table pod_activities add constraint pod_activities_scheduled_for_check check (
+    scheduled_for >= timestamptz '1970-01-01 00:00Z' and scheduled_for < timestamptz '9999-01-01 00:00Z'
+);
+
 -- What an upstream system has inserted and nobody has planned yet. source_partition stands in an
 -- index already, so that this one makes no change of status dearer.
 create index pod_activities_unplanned on pod_activities (pod_id, id) where source_partition is null;
