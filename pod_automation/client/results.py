@@ -1,5 +1,6 @@
 """What the client's functions return: frozen, with names as the command line prints them."""
 
+from collections.abc import Generator
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,16 @@ from schemas.times import moment
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """Root of all results."""
+    """Root of all results. A field can also be asked for by its name, `job["scheduled_count"]`."""
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the fields; with this `dict(result)` works too."""
+        return self.__struct_fields__
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__struct_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, ready for JSON: times in RFC 3339, what is nested as dicts."""
@@ -21,10 +31,17 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class EngagementDelay(Result, frozen=True, kw_only=True):
-    """When an engagement would fall due: `delay_ms` milliseconds from now, at `scheduled_for`."""
+    """When an engagement would fall due: `delay_ms` milliseconds from now, at `scheduled_for`.
+
+    It is there at once; it may be awaited all the same, so that all functions can be called alike.
+    """
 
     delay_ms: int
     scheduled_for: datetime
+
+    def __await__(self) -> "Generator[Any, None, EngagementDelay]":
+        yield from ()  # waits for nothing
+        return self
 
 
 class ScheduledJob(Result, frozen=True, kw_only=True):

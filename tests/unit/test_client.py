@@ -317,3 +317,11 @@ def test_every_function_is_documented() -> None:
         assert f"`{name}" in page, name
     for name in pod_automation.__all__:
         assert f"`{name}" in page, name
+
+
+async def test_results_are_had_by_attribute_and_by_name() -> None:
+    delay = await PodAutomation().calculate_like_delay(0, 3)
+    assert delay["delay_ms"] == delay.delay_ms
+    assert dict(delay) == {"delay_ms": delay.delay_ms, "scheduled_for": delay.scheduled_for}
+    with pytest.raises(KeyError):
+        delay["as_dict"]
