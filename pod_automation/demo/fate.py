@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 from uuid import UUID
 
 ATTEMPTS = 3
@@ -31,7 +32,7 @@ class End:
     timed_out: int
 
     @property
-    def status(self) -> str:
+    def status(self) -> Literal["executed", "failed"]:
         """The final status."""
         return "executed" if self.executed else "failed"
 

@@ -158,7 +158,10 @@ def _wrong_end(evidence: Evidence, activity: str, made: set[int]) -> bool:
         return False
     if row.status == "executed" and (activity, row.attempt) not in evidence.results.executed:
         return True
-    if row.status == fate.end(activity).status:
+    end = fate.end(activity)
+    if made and max(made) < end.attempts:
+        return True
+    if row.status == end.status:
         return False
     # Who was killed too often at the wrong moment has used up all attempts.
     used_up = row.status == "failed" and len(made) >= fate.ATTEMPTS
@@ -169,6 +172,8 @@ def _wrong_attempt(evidence: Evidence, activity: str, made: set[int]) -> bool:
     row = evidence.rows[activity]
     if row.attempt == len(made):
         return False
-    # A late `executed` has won while the retry was on its way out.
-    late = row.status == "executed" and (activity, row.attempt) in evidence.results.executed
+    # A result that came after its deadline has won while the retry was on its way out.
+    tried = (activity, row.attempt)
+    results = evidence.results
+    late = row.status == "executed" and tried in results.executed and tried in results.timed_out
     return not (late and row.attempt == len(made) - 1)

@@ -73,7 +73,8 @@ class View:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, markup=False)
+        # One line also where nobody has said how wide it may be, as in a log.
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def begin(self, state: State) -> None:
         """Show `state` from now on."""

@@ -9,6 +9,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,6 +21,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 QUICK = ("--speed", "3600", "--pods", "2", "--posts", "6")
 LONG = ("--speed", "600", "--pods", "2", "--posts", "20")
+PROCESSES = ("worker", "dispatcher", "executor")
+FAULTS = (
+    *("lost", "duplicates", "left_out", "early", "not_asked_for", "over_the_cap", "unfinished"),
+    *("two_ends", "wrong_ends", "wrong_attempts", "wrong_members", "letters_missing"),
+    *("letters_unasked", "left_in_wheel"),
+)
 STREAMING = b"engagements; the last falls due"
 
 # In the environment of the demo, and so of every process that comes of it.
@@ -73,25 +80,42 @@ async def until_none_is_left(mark: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_it_counts_nothing_lost_twice_or_early(tmp_path: Path) -> None:
+def check(report: dict[str, Any]) -> None:
+    """What holds of every demo, with and without chaos."""
+    assert report["ok"]
+    assert report["agree"]
+    asked = report["asked_for"]
+    assert asked > 50
+    for number in ("planned", "dispatched", "recorded"):
+        assert report[number] == asked
+    for number in FAULTS:
+        assert report[number] == 0
+    kafka, rows = report["sources"]["kafka"], report["sources"]["postgresql"]
+    for number in ("executed", "failed"):
+        assert report[number] == kafka[number] == rows[number]
+    assert report["sources"]["members"]["executed"] == report["executed"]
+    assert report["executed"] + report["failed"] == asked
+    assert report["retried"] > 0
+    assert report["published_twice"] > 0
+    assert report["broken"] == 2
+    assert report["dead_letters"] == 2 + report["failed"]
+
+
+async def test_it_counts_what_became_of_everything(tmp_path: Path) -> None:
     async with demo(*QUICK, "--json", "--dir", str(tmp_path / "demo")) as process:
         out, err = await process.communicate()
     told = err.decode()
     assert process.returncode == ExitCode.OK, told
     *_, last = out.decode().splitlines()
     report = json.loads(last)
-    assert report["ok"]
-    assert report["asked_for"] > 50
-    for number in ("planned", "dispatched", "recorded", "executed"):
-        assert report[number] == report["asked_for"]
-    for number in ("lost", "duplicates", "early", "not_asked_for", "over_the_cap"):
-        assert report[number] == 0
-    assert report["published_twice"] > 0
-    assert report["dead_letters"] == report["broken"] == 2
-    assert "planned once, fired once, never early" in told
+    check(report)
+    sources = report["sources"]
+    assert sources["kafka"] == sources["postgresql"] == sources["expected"]
+    assert report["killed"] == 0
+    assert "each activity came to one end" in told
     assert "POD_AUTOMATION_REDIS_URL is ignored" in told
     assert "Traceback" not in told
-    for name in ("worker", "dispatcher"):
+    for name in PROCESSES:
         log = (tmp_path / "demo" / f"{name}.log").read_text("utf-8")
         assert "Traceback" not in log
         assert "stopped" in log
@@ -102,8 +126,10 @@ async def test_it_counts_the_same_with_processes_killed_in_mid_run(tmp_path: Pat
         out, err = await process.communicate()
     assert process.returncode == ExitCode.OK, err.decode()
     report = json.loads(out.splitlines()[-1])
-    assert report["ok"]
-    assert report["killed"] == 2
+    check(report)
+    assert report["killed"] == len(PROCESSES)
+    for number in ("retried", "timed_out"):
+        assert report[number] >= report["sources"]["expected"][number]
 
 
 @only_linux
@@ -118,7 +144,7 @@ async def test_it_leaves_nothing_behind_when_interrupted(signum: int, tmp_path: 
     assert process.returncode == ExitCode.INTERRUPTED
     assert b"Traceback" not in err
     assert not processes(mark)
-    for name in ("worker", "dispatcher"):
+    for name in PROCESSES:
         assert "stopped" in (tmp_path / f"{name}.log").read_text("utf-8")
 
 
@@ -133,12 +159,12 @@ async def test_it_leaves_nothing_behind_when_killed(tmp_path: Path) -> None:
 
 
 @only_linux
-@pytest.mark.parametrize("victim", ["worker", "kafka"])
+@pytest.mark.parametrize("victim", ["worker", "executor", "kafka"])
 async def test_it_tells_of_a_death_that_it_did_not_cause(victim: str, tmp_path: Path) -> None:
     mark = uuid4().hex
     async with demo(*LONG, "--dir", str(tmp_path), mark=mark) as process:
         await until_streaming(process)
-        named = {"worker": "\0worker", "kafka": "kafka.Kafka"}[victim]
+        named = {"kafka": "kafka.Kafka"}.get(victim, f"\0{victim}\0")
         (pid,) = processes(mark, named) - processes(mark, "leash.py")
         os.kill(pid, signal.SIGKILL)
         _, err = await process.communicate()

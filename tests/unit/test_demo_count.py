@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pod_automation.demo.count import Report, Tally, compare, percentile
+from pod_automation.demo.count import Tally, percentile
+from pod_automation.demo.report import Report
 from pod_automation.demo.scenario import Pacing, Post, Scenario
+from pod_automation.demo.verdict import Faults, Figures
 from pod_automation.demo.view import PodLine, State, View, closing_table, live_table, plain_line
 from scheduler.activity import PostPlan
 from scheduler.planner import plan
@@ -74,30 +76,26 @@ def test_at_normal_speed_the_policy_is_the_default() -> None:
     assert isinstance(PacingPolicy().like, DelayWindow)
 
 
-def fire(tally: Tally, member: str, *, due: int = 0, sent: int = 5, written: int = 9) -> str:
+def fire(
+    tally: Tally, member: str, *, due: int = 0, sent: int = 5, written: int = 9, attempt: int = 1
+) -> None:
     """Count one like; times in ms after NOW_MS."""
     value = codec.execute_engagement(
-        f"id-{member}", "pod", "post", member, "like", 1, NOW_MS + due, NOW_MS + sent
+        f"id-{member}", "pod", "post", member, "like", attempt, NOW_MS + due, NOW_MS + sent
     )
     assert tally.add(value, NOW_MS + written) is not None
-    return f"id-{member}"
 
 
-def test_all_well() -> None:
+def test_each_attempt_is_counted_by_itself() -> None:
     tally = Tally(["pod"])
-    asked = {fire(tally, member) for member in "abc"}
-    assert compare(asked, asked, tally) == (0, 0, 0)
-    assert (tally.early, tally.late_ms(0.5), tally.by_pod["pod"]) == (0, 5, 3)
-
-
-def test_faults_are_seen() -> None:
-    tally = Tally(["pod"])
-    fired = {fire(tally, member) for member in "abc"}
-    fire(tally, "a")
-    assert compare(fired | {"id-d"}, fired | {"id-d"}, tally) == (1, 1, 0), "planned, not fired"
-    assert compare(fired, fired - {"id-b"}, tally) == (1, 1, 0), "fired, not on record"
-    assert compare(fired - {"id-c"}, fired, tally) == (0, 1, 1), "nobody asked for it"
-    assert compare(fired, fired | {"id-x"}, tally) == (0, 1, 1), "nor for this row"
+    for member in "abc":
+        fire(tally, member)
+    fire(tally, "a", attempt=2)
+    fire(tally, "a", attempt=2)
+    assert tally.fired == {("id-a", 1): 1, ("id-a", 2): 2, ("id-b", 1): 1, ("id-c", 1): 1}
+    assert tally.attempts() == {"id-a": {1, 2}, "id-b": {1}, "id-c": {1}}
+    assert (tally.dispatched["pod"], tally.retried["pod"]) == (3, 2)
+    assert (tally.early, tally.late_ms(0.5)) == (0, 5)
 
 
 def test_early_is_early_by_either_clock() -> None:
@@ -122,6 +120,8 @@ def test_the_cap_is_checked_in_every_stretch() -> None:
     assert tally.over_the_cap(3, 300) == 0, "half-open: the fourth falls just outside"
     assert tally.over_the_cap(3, 301) == 1
     assert tally.over_the_cap(4, 10_000) == 0
+    fire(tally, "0", due=301, sent=999, written=999, attempt=2)
+    assert tally.over_the_cap(4, 10_000) == 0, "the cap is on plans, and a retry is none"
 
 
 def test_percentiles() -> None:
@@ -132,6 +132,7 @@ def test_percentiles() -> None:
     assert percentile(range(1, 101), 1.0) == 100
 
 
+FIGURES = Figures(executed=190, failed=10, retried=12, timed_out=4)
 GOOD = Report(
     published=11,
     published_twice=1,
@@ -139,14 +140,13 @@ GOOD = Report(
     planned=200,
     dispatched=200,
     recorded=200,
-    executed=200,
-    lost=0,
-    duplicates=0,
-    early=0,
-    not_asked_for=0,
-    over_the_cap=0,
+    expected=FIGURES,
+    kafka=FIGURES,
+    postgresql=FIGURES,
+    members=190,
     broken=2,
-    dead_letters=2,
+    dead_letters=12,
+    faults=Faults(**dict.fromkeys(Faults.__dataclass_fields__, 0)),
     late_p50_ms=3,
     late_p99_ms=20,
     late_max_ms=30,
@@ -155,24 +155,12 @@ GOOD = Report(
 )
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        {"lost": 1},
-        {"duplicates": 1},
-        {"early": 1},
-        {"not_asked_for": 1},
-        {"over_the_cap": 1},
-        {"planned": 199},
-        {"recorded": 199},
-        {"executed": 199},
-        {"dead_letters": 1},
-    ],
-    ids=str,
-)
-def test_any_fault_fails_the_demo(fault: dict[str, int]) -> None:
+@pytest.mark.parametrize("fault", Faults.__dataclass_fields__)
+def test_any_fault_fails_the_demo(fault: str) -> None:
     assert GOOD.ok
-    assert not replace(GOOD, **fault).ok
+    report = replace(GOOD, faults=replace(GOOD.faults, **{fault: 1}))
+    assert not report.ok
+    assert "has not kept its promise" in text_of(closing_table(report))
 
 
 def text_of(made: object) -> str:
@@ -186,19 +174,40 @@ def test_the_closing_table_says_it_all() -> None:
     text = text_of(closing_table(GOOD))
     for name in ("published", "lost", "duplicates", "early", "lateness p99"):
         assert name in text
-    assert "planned once, fired once, never early" in text
+    assert "fired once, never early" in text
     assert "killed" not in text
-    text = text_of(closing_table(replace(GOOD, lost=1, killed=2)))
+    for row in (
+        ["executed", "190", "190", "190", "190", "agree"],
+        ["failed", "10", "10", "10", "agree"],
+        ["retried", "12", "12", "12", "agree"],
+        ["timed", "out", "4", "4", "4", "agree"],
+    ):
+        assert row in [line.split() for line in text.splitlines()]
+    less = replace(FIGURES, executed=189)
+    text = text_of(closing_table(replace(GOOD, postgresql=less, killed=3)))
     assert "has not kept its promise" in text
+    assert "differ" in text
     assert "kill -9" in text
+    assert "at least 12" in text
 
 
 def test_the_live_picture() -> None:
-    state = State([PodLine("a", 10, 8, 6, 4), PodLine("b"), PodLine("c", 10, 10, 10, 10)], 30)
+    pods = [PodLine("a", 10, 8, 6, 4, 1, 3), PodLine("b"), PodLine("c", 10, 10, 10, 10)]
+    state = State(pods, 30, in_wheel=2, in_flight=1, awaited=5)
     text = text_of(live_table(state))
     assert "████" in text
     assert "▓" in text
-    assert "planned 20  due 18  dispatched 16  executed 14" in plain_line(state)
+    assert "2 timers, 5 awaited" in text
+    line = plain_line(state)
+    assert "planned 20  due 18  dispatched 16  executed 14  failed 1  retried 3" in line
+    assert "awaited 5" in line
+    assert state.left == 8
+
+
+def test_the_bar_is_no_longer_than_its_pod() -> None:
+    for pod in (PodLine("a", 10, 10, 10, 9, 1), PodLine("a", 10, 10, 8, 9, 1), PodLine("a", 10)):
+        text = text_of(live_table(State([pod], 1)))
+        assert sum(text.count(block) for block in "█▓░") == 24
 
 
 def test_without_a_terminal_there_are_lines_now_and_then() -> None:
