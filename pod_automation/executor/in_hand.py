@@ -91,9 +91,29 @@ class InHand:
         if (partition, offset) in self._held or not self._feeding:
             return
         work = Work(partition, offset, engagement)
+        self._supersede(work)
         self._held[partition, offset] = work
         self._waiting.append(work)
         self._start()
+
+    def _supersede(self, work: Work) -> None:
+        """End earlier attempts of the same activity. The engine has given them up, or there would
+        be no later one; and a handler that hangs must not keep that from its turn."""
+
+        def given_up(other: Work) -> bool:
+            return (
+                other.engagement.activity_id == work.engagement.activity_id
+                and other.engagement.attempt < work.engagement.attempt
+            )
+
+        waiting = [other for other in self._waiting if given_up(other)]
+        running = [other for other in self._running.values() if given_up(other)]
+        self.cancel(given_up)
+        for other in waiting:
+            self._waiting.remove(other)
+        for other in (*waiting, *running):
+            # No result is owed for it.
+            self._confirmed(other)
 
     def hold(self) -> None:
         """Begin nothing more; what has not begun is dropped, and stays uncommitted."""

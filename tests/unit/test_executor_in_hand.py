@@ -112,11 +112,34 @@ async def test_in_order_of_a_post_and_past_it() -> None:
 async def test_two_attempts_of_one_activity_are_never_made_at_once() -> None:
     desk = Desk()
     desk.in_hand.take(0, 0, engagement("post", "a", attempt=1))
-    desk.in_hand.take(0, 1, engagement("post", "a", attempt=2))
+    await turns()
+    desk.in_hand.take(0, 1, engagement("post", "a", attempt=1))  # from another producer, say
     await turns()
     assert desk.began == ["a"]
     await desk.end("a")
     assert desk.began == ["a", "a"]
+
+
+async def test_a_later_attempt_ends_the_earlier_ones() -> None:
+    desk = Desk(concurrency=2)
+    desk.in_hand.take(0, 0, engagement("post", "a", attempt=1))
+    desk.in_hand.take(0, 1, engagement("post", "b"))
+    await turns()
+    desk.in_hand.take(0, 2, engagement("post", "c", attempt=1))
+    desk.in_hand.take(0, 3, engagement("post", "c", attempt=2))
+    desk.in_hand.take(0, 4, engagement("post", "a", attempt=2))
+    await turns()
+    # What hung was cancelled, what waited never began: no result is owed for either.
+    assert desk.cancelled == ["a"]
+    assert desk.began == ["a", "b", "c"]
+    assert desk.upto() == 1
+    await desk.end("b")
+    assert desk.began == ["a", "b", "c", "a"]
+    for name in "bca":
+        if name in desk.open:
+            await desk.end(name)
+        await desk.confirm(name)
+    assert desk.upto() == 5
 
 
 async def test_done_is_what_is_confirmed() -> None:

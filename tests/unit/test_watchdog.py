@@ -69,7 +69,7 @@ def lag(end: int = 10, next_offset: int = 5, *, busy: bool = False) -> dict[int,
 
 
 def test_lag_without_progress_is_a_stall() -> None:
-    detector = StallDetector(60)
+    detector: StallDetector[int] = StallDetector(60)
     assert detector.stalled(0, lag()) == []
     assert detector.stalled(59, lag(end=20)) == []
     assert detector.stalled(60, lag(end=30)) == [0]
@@ -79,14 +79,14 @@ def test_lag_without_progress_is_a_stall() -> None:
 def test_progress_work_no_lag_and_revocation_start_the_clock_again(
     between: dict[int, Progress],
 ) -> None:
-    detector = StallDetector(60)
+    detector: StallDetector[int] = StallDetector(60)
     detector.stalled(0, lag())
     assert detector.stalled(50, between) == []
     assert detector.stalled(70, lag()) == []
 
 
 def test_who_is_acquitted_is_left_alone_for_another_time_out() -> None:
-    detector = StallDetector(60)
+    detector: StallDetector[int] = StallDetector(60)
     detector.stalled(0, lag())
     assert detector.stalled(60, lag()) == [0]
     detector.acquit(0)
