@@ -5,11 +5,13 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import structlog
 
+from scheduler.adapters.kafka_acked import acked
 from scheduler.adapters.kafka_shard_group import KafkaShardGroup
 from scheduler.adapters.kafka_shard_log import KafkaShardLog
 from scheduler.adapters.kafka_status_log import KafkaStatusLog
@@ -22,13 +24,19 @@ from scheduler.dispatch import ShardDispatcher
 from scheduler.dispatcher import Dispatcher
 from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
-from scheduler.retention import Limits, Retention, settled
+from scheduler.retention import Acked, Limits, Retention, settled
 from scheduler.settings import Settings
 from scheduler.tasks import ended
 from streams.quiet import quiet_libraries
 from streams.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
+
+
+def acked_of(settings: Settings) -> Acked:
+    """Asks how far the workers have acked the topics that end activities."""
+    topics = (settings.topics.engagement_executed, settings.topics.pod_commands)
+    return partial(acked, settings.kafka_bootstrap, settings.worker_group, topics)
 
 
 def token() -> str:
@@ -127,7 +135,9 @@ async def _chores(settings: Settings) -> AsyncIterator[Chores]:
             stack.push_async_callback(archive.close)
             wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
             stack.push_async_callback(wheel.close)
-            retention = Retention(archive, Limits.of(settings), lambda: settled(wheel, settings))
+            retention = Retention(
+                archive, Limits.of(settings), lambda: settled(wheel, acked_of(settings), settings)
+            )
 
             async def prune() -> None:
                 pruned = await retention.run_once()

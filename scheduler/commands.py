@@ -16,7 +16,7 @@ from scheduler.patience import Patience
 from scheduler.planner import scheduled_times
 from scheduler.policy import PacingPolicy
 from scheduler.ports import Outbox, Record, Wheel
-from schemas.events import PodCommand
+from schemas.events import PodCommand, is_id
 
 CANCELLED_AT_ONCE = 1_000
 """Rows of one statement of a `cancel`."""
@@ -168,6 +168,8 @@ class CommandApplier(RowApplier[PodCommand]):
                 ledger.ignored["unknown activity"] += 1
             elif row.status is not Status.PENDING:
                 ledger.ignored["activity that is not pending"] += 1
+            elif not _can_be_sent(row):
+                ledger.ignored["activity with an id that no event may carry"] += 1
             else:
                 rows.setdefault(row.post_id, []).append(row)
         policy = self._policy
@@ -190,14 +192,20 @@ class CommandApplier(RowApplier[PodCommand]):
     async def _dispatch(
         self, item: Item[PodCommand], command: PodCommand, ledger: Ledger, now_ms: int
     ) -> None:
-        for name in dict.fromkeys(command.activity_ids):
-            row = ledger.row(name)
-            if row is None:
-                ledger.ignored["unknown activity"] += 1
-            elif row.shard is not None and row.shard != self._shard:
-                # All of a command's activities are of one post, and so of one shard.
-                await self._forward(item.record, row.shard)
-                return
+        names = dict.fromkeys(command.activity_ids)
+        rows = [row for name in names if (row := ledger.row(name))]
+        if len(rows) < len(names):
+            ledger.ignored["unknown activity"] += len(names) - len(rows)
+        ours = [row for row in rows if row.shard in (None, self._shard)]
+        if rows and not ours:
+            # To a shard that has some of them, which forwards it no further.
+            await self._forward(item.record, rows[0].shard or 0)
+            return
+        if len(ours) < len(rows):
+            ledger.ignored["activity of another shard"] += len(rows) - len(ours)
+        for row in ours:
+            if row.status is Status.PENDING and not _can_be_sent(row):
+                ledger.ignored["activity with an id that no event may carry"] += 1
             elif row.status is Status.PENDING:
                 after = msgspec.structs.replace(
                     row, status=Status.SCHEDULED, scheduled_for_ms=now_ms, shard=self._shard
@@ -213,6 +221,8 @@ class CommandApplier(RowApplier[PodCommand]):
         for name in self._ids(command) if command else ():
             row = rows.get(name)
             if row is None or row.status not in UNFIRED or row.command_offset is None:
+                continue
+            if row.shard != self._shard:
                 continue
             if row.command_offset != item.offset or (command and command.command == "dispatch"):
                 # Where its timer was before, or whether this command has scheduled what a later one
@@ -232,8 +242,15 @@ class CommandApplier(RowApplier[PodCommand]):
             for name in command.activity_ids
             if (row := rows.get(name))
             and row.command_offset == item.offset
+            and row.shard == self._shard
             and row.status is Status.SCHEDULED
         ], []
+
+
+def _can_be_sent(row: ActivityRow) -> bool:
+    """Whether events can tell of it: an upstream system may have inserted any ids. Its results
+    would be refused, and it would never come to an end."""
+    return is_id(row.pod_id) and is_id(row.post_id) and is_id(row.member_id)
 
 
 def _is_cancel(item: Item[PodCommand]) -> bool:

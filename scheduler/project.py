@@ -82,6 +82,10 @@ class Projection:
                     except BaseException:
                         self._behind = True
                         raise
+                    if self._behind:
+                        # Overtaken by an overflow: what is noted by now lies behind what was
+                        # forgotten, and projecting it would skip that.
+                        continue
                 await self.run_once()
                 backoff.reset()
             except TransientError as error:

@@ -99,16 +99,22 @@ class Archive(Protocol):
         nothing was removed in the last `days`. Returns where to go on; None behind the last."""
 
 
+Acked = Callable[[], Awaitable[Mapping[str, Mapping[int, int]]]]
+"""Asks how far workers have acked each topic, by partition (`adapters.kafka_acked`)."""
+
+
 class Settled(Struct, frozen=True):
-    """How far each shard's wheel has got with results and with commands."""
+    """How far each shard has got with results and with commands, to the very end: they have reached
+    its wheel, and what they have ended has been told."""
 
     results: Mapping[int, int]
     commands: Mapping[int, int]
 
     def covers(self, each: Ended) -> bool:
-        """Whether what ended the activity has also reached the wheel.
+        """Whether what ended the activity is done with.
 
-        Until then a timer of it may be there, and only the row tells that it must go.
+        Until then a timer of it may be in the wheel, and only the row tells that it must go; and
+        only the row tells of its end, should the worker die before it has announced that.
         """
         if each.shard is None:
             return True
@@ -119,19 +125,22 @@ class Settled(Struct, frozen=True):
         )
 
 
-async def settled(wheel: Wheel, settings: Settings) -> Settled:
-    """What `wheel` has got by now; a shard that is being rebuilt has got nothing.
+async def settled(wheel: Wheel, acked: Acked, settings: Settings) -> Settled:
+    """How far `wheel` has got by now, and the workers; a shard that is being rebuilt is nowhere.
 
     Raises `StoreUnavailableError`.
     """
+
+    told = await acked()
 
     async def marks(topic: str) -> dict[int, int]:
         found = {}
         for shard in range(settings.partitions):
             try:
-                found[shard] = await wheel.watermark(shard, topic)
+                at = await wheel.watermark(shard, topic)
             except WheelLostError:
                 continue
+            found[shard] = min(at, told[topic].get(shard, -1))
         return found
 
     return Settled(

@@ -4,6 +4,7 @@ Unknown fields are ignored, so that a newer producer does not break an older eng
 an aware datetime; `schemas.codec` reads and writes the bytes.
 """
 
+import re
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -29,6 +30,13 @@ Id = Annotated[
         description="An opaque id: 1 to 200 characters, none of them a control character.",
     ),
 ]
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is an `Id`."""
+    return 0 < len(text) <= MAX_ID_CHARS and re.match(_NO_CONTROLS, text) is not None
+
+
 EventId = Annotated[
     str,
     Meta(

@@ -61,6 +61,7 @@ def prune(
 
 
 async def _prune(settings: "Settings", pod: str | None, dry_run: bool) -> "Pruned":
+    from pod_automation.processes import acked_of
     from scheduler.adapters.postgres_retention import PostgresRetention
     from scheduler.adapters.redis_wheel import RedisWheel
     from scheduler.migrations import check_schema
@@ -69,7 +70,9 @@ async def _prune(settings: "Settings", pod: str | None, dry_run: bool) -> "Prune
     await check_schema(settings.postgres_dsn)
     archive = await PostgresRetention.connect(settings.postgres_dsn)
     wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
-    retention = Retention(archive, Limits.of(settings), lambda: settled(wheel, settings))
+    retention = Retention(
+        archive, Limits.of(settings), lambda: settled(wheel, acked_of(settings), settings)
+    )
     try:
         pruned = await retention.prune(pod, dry_run=dry_run)
         while not dry_run and await retention.forget_some():

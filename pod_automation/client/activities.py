@@ -12,7 +12,7 @@ from pod_automation.client.sender import default_shard
 from pod_automation.client.stores import Stores
 from scheduler.activity import FINAL, UNFIRED, ActivityRow, Status
 from schemas.codec import InvalidEvent
-from schemas.events import EngagementExecuted, EngagementType, Outcome
+from schemas.events import EngagementExecuted, EngagementType, Outcome, is_id
 from schemas.ids import result_event_id
 from schemas.times import millis
 
@@ -43,9 +43,12 @@ async def dispatch_now(stores: Stores, row: ActivityRow, wait_s: float) -> Activ
     if row.status not in _UNSENT:
         raise InvalidArgumentError(f"activity {row.activity_id} is {row.status} already")
     name = commands.event_id(new_job_id("dispatch"), row.activity_id, row.attempt)
-    shard = _shard(stores, row)
+    shard = await _shard_of_post(stores, row)
     topic = stores.settings.topics.pod_commands
     with _sendable(row):
+        for text in (row.pod_id, row.post_id, row.member_id):
+            if not is_id(text):
+                raise InvalidEvent("an id that is none of the contract")
         command = commands.dispatch(shard, row.post_id, row.activity_id, name)
     (offset,) = await stores.send(topic, [command])
     seen = row
@@ -113,6 +116,15 @@ def _sendable(row: ActivityRow) -> Iterator[None]:
         raise InvalidArgumentError(
             f"activity {row.activity_id} cannot be sent: {error.reason}"
         ) from None
+
+
+async def _shard_of_post(stores: Stores, row: ActivityRow) -> int:
+    """The row's shard; else that of its post, where another row of it has one."""
+    if row.shard is None:
+        shards = await stores.record(lambda record: record.shards_of_posts([row.post_id]))
+        if (shard := shards.get(row.post_id)) is not None:
+            return shard
+    return _shard(stores, row)
 
 
 def _shard(stores: Stores, row: ActivityRow) -> int:

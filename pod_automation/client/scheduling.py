@@ -12,7 +12,7 @@ from scheduler.activity import Status
 from scheduler.adapters.postgres_client import PendingActivity
 from scheduler.settings import Settings
 from schemas.codec import InvalidEvent
-from schemas.events import EngagementType
+from schemas.events import EngagementType, is_id
 
 PAGE_BATCHES = 50
 """Batches read and sent at once, so that reading many rows takes few queries."""
@@ -91,7 +91,10 @@ async def hand_over(
     for start in range(0, len(rows), batch):
         by_post: dict[str, list[str]] = {}
         for row in rows[start : start + batch]:
-            by_post.setdefault(row.post_id, []).append(row.activity_id)
+            if is_id(row.pod_id) and is_id(row.post_id) and is_id(row.member_id):
+                by_post.setdefault(row.post_id, []).append(row.activity_id)
+            else:
+                sent.unsendable += 1
         for post_id, activity_ids in by_post.items():
             shard = shards.get(post_id)
             if shard is None:
@@ -120,7 +123,7 @@ async def job(
     what = f"{engagement_type}{'' if number == 1 else 's'}"
     rest = ""
     if sent.unsendable:
-        rest = f"; {sent.unsendable} cannot be: the post's id is none of the contract"
+        rest = f"; {sent.unsendable} cannot be: their ids are none of the contract"
     if not number:
         none = f"no {what} of {of} are pending and due"
         return ScheduledJob(

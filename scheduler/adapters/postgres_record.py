@@ -52,10 +52,15 @@ class PostgresRecord:
     watermark tells.
     """
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", timeout_s: float) -> None:
+    def __init__(
+        self, pool: "asyncpg.Pool[asyncpg.Record]", timeout_s: float, snapshots: int = 1
+    ) -> None:
         """Use `connect`."""
         self._pool = pool
         self._timeout_s = timeout_s
+        # Whoever reads a snapshot may write meanwhile, through another connection: were all of them
+        # taken by snapshots, each would wait for the others.
+        self._snapshots = asyncio.Semaphore(snapshots)
 
     @classmethod
     async def connect(
@@ -91,7 +96,7 @@ class PostgresRecord:
                 },
             )
         # Also what a call may wait for a free connection.
-        return cls(pool, command_timeout_s)
+        return cls(pool, command_timeout_s, max(1, max_connections // 2))
 
     async def close(self) -> None:
         """Close all connections, within a bounded time."""
@@ -208,7 +213,15 @@ class PostgresRecord:
 
     @asynccontextmanager
     async def snapshot(self, shard: int) -> AsyncIterator[PostgresSnapshot]:
-        """See `Record.snapshot`. Holds a connection, and vacuum back, until it is left."""
+        """See `Record.snapshot`. Holds a connection, and vacuum back, until it is left.
+
+        Half of the connections may be held so; who comes later waits for as long as it takes.
+        """
+        async with self._snapshots, self._snapshot(shard) as snapshot:
+            yield snapshot
+
+    @asynccontextmanager
+    async def _snapshot(self, shard: int) -> AsyncIterator[PostgresSnapshot]:
         with translated():
             connection = await self._pool.acquire(timeout=self._timeout_s)
         snapshot = PostgresSnapshot(connection, shard)

@@ -236,7 +236,7 @@ async def test_a_row_that_no_event_may_carry_holds_up_no_other(
     await insert(settings, 2, post=lambda number: "x" * 300 if number else "x")
     done = await pods.schedule_like_jobs("p", wait_s=0)
     assert done.scheduled_count == 1
-    assert "1 cannot be: the post's id is none of the contract" in done.message
+    assert "1 cannot be: their ids are none of the contract" in done.message
 
 
 async def test_pending_rows_become_timers_under_the_cap(

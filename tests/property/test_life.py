@@ -18,10 +18,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from scheduler.activity import FINAL, Announcement, Status
+from scheduler import project
+from scheduler.activity import FINAL, Announcement, PostPlan, Status
 from scheduler.adapters.memory_log import MemoryPartition
 from scheduler.adapters.memory_record import MemoryRecord, Row
 from scheduler.adapters.memory_wheel import MemoryWheel
@@ -30,6 +31,7 @@ from scheduler.commands import CommandApplier
 from scheduler.dispatch import ShardDispatcher
 from scheduler.errors import EngineError, TransientError, WheelLostError
 from scheduler.patience import Patience
+from scheduler.planner import plan
 from scheduler.policy import DelayWindow, PacingPolicy, RetryPolicy
 from scheduler.ports import Claim, SourceRecord
 from scheduler.project import Projection
@@ -384,6 +386,22 @@ async def live(world: World) -> None:
 
 async def judge(world: World) -> None:
     rows = world.record.table
+    asked: set[str] = set()
+    broken: dict[str, set[int]] = {topic: set() for topic in INPUTS}
+    types: tuple[Any, ...] = (PostDetected, EngagementExecuted, PodCommand)
+    for topic, event_type in zip(INPUTS, types, strict=True):
+        for record in world.logs[topic]:
+            try:
+                event = codec.decode(event_type, record.value)
+            except codec.InvalidEvent:
+                broken[topic].add(record.offset)
+                continue
+            if isinstance(event, PostDetected):
+                asked |= {each.activity_id for each in plan(event, POLICY, PostPlan(), 0)}
+    assert asked == {row.id for row in rows.values() if row.source_offset is not None}, "the plan"
+    for topic, offsets in broken.items():
+        buried = {record.offset for record, _ in world.outbox.letters if record.topic == topic}
+        assert offsets <= buried, "a broken record is not among the dead letters"
     unfinished = [row for row in rows.values() if row.status not in (*FINAL, Status.PENDING)]
     assert not unfinished, "it has come to no end"
     attempts = Counter((each.timer.activity_id, each.timer.attempt) for each in world.kafka.fired)
@@ -418,10 +436,19 @@ async def judge(world: World) -> None:
     }, "what has failed has its dead letter"
 
 
-@given(seed=st.integers(0, 2**32))
-@example(seed=1)
-@settings(max_examples=60, deadline=None)
-def test_each_activity_comes_to_one_end(seed: int) -> None:
+@given(seed=st.integers(0, 2**32), kept=st.sampled_from((8, 100_000)))
+@example(seed=161, kept=8)
+@example(seed=261, kept=8)
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_each_activity_comes_to_one_end(
+    monkeypatch: pytest.MonkeyPatch, seed: int, kept: int
+) -> None:
+    # Few: then a projection that is behind is overtaken by what is fired meanwhile.
+    monkeypatch.setattr(project, "KEPT_CHANGES", kept)
     world = World(seed)
     asyncio.run(live(world))
     asyncio.run(judge(world))

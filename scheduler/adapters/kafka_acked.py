@@ -1,0 +1,33 @@
+"""How far a consumer group has committed: what is before that has been applied to its end."""
+
+from collections.abc import Collection, Mapping
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+
+from scheduler.adapters.kafka_errors import translated
+
+REQUEST_MS = 10_000
+"""A broker that does not answer within this time counts as away."""
+
+
+async def acked(
+    bootstrap: str, group: str, topics: Collection[str]
+) -> Mapping[str, Mapping[int, int]]:
+    """By topic and partition: the offset of the last record that `group` has acked, -1 or no entry
+    where it has acked none. Raises `StoreUnavailableError`."""
+    found: dict[str, dict[int, int]] = {topic: {} for topic in topics}
+    with translated():
+        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_MS)
+        try:
+            await admin.start()
+            offsets = await admin.list_consumer_group_offsets(group)
+        except GroupCoordinatorNotAvailableError:
+            # A new cluster, in which no group has ever been.
+            return found
+        finally:
+            await admin.close()
+    for place, at in offsets.items():
+        if place.topic in found:
+            found[place.topic][place.partition] = at.offset - 1
+    return found

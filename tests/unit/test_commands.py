@@ -1,0 +1,118 @@
+"""What a shard makes of commands that are not as they ought to be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from scheduler.activity import Announcement, Status
+from scheduler.adapters.memory_record import MemoryRecord, Row
+from scheduler.adapters.memory_wheel import MemoryWheel
+from scheduler.commands import CommandApplier
+from scheduler.policy import PacingPolicy
+from scheduler.ports import SourceRecord
+from schemas import codec
+from schemas.events import PodCommand
+from schemas.times import moment
+
+pytestmark = pytest.mark.timeout(30)
+
+TOPIC = "pod-commands"
+NOW_MS = 1_000_000
+X, Y = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
+
+
+class Site:
+    """Shards that forward to each other."""
+
+    def __init__(self) -> None:
+        self.record = MemoryRecord()
+        self.wheel = MemoryWheel(lambda: NOW_MS)
+        self.forwarded: list[int] = []
+        self.letters: list[str] = []
+        self.next_offset = 0
+
+    async def open(self, *shards: int) -> None:
+        for shard in shards:
+            await self.wheel.take(shard, "epoch")
+            await self.wheel.wipe(shard, "epoch")
+            await self.wheel.open(shard, "epoch", "gen", (0, ""), {})
+
+    def insert(self, name: str, shard: int | None, **fields: Any) -> None:
+        values: dict[str, Any] = {"pod_id": "pod", "member_id": name, "post_id": "post"}
+        row = Row(id=name, engagement_type="like", source_partition=shard, **(values | fields))
+        assert self.record.insert(row)
+
+    async def apply(self, shard: int, name: Any, *ids: str, offset: int | None = None) -> None:
+        command = PodCommand(
+            event_id="e", command=name, issued_at=moment(NOW_MS), post_id="post", activity_ids=ids
+        )
+        await self.deliver(shard, codec.encode(command), offset)
+
+    async def deliver(self, shard: int, value: bytes, offset: int | None = None) -> None:
+        if offset is None:
+            self.next_offset += 1
+            offset = self.next_offset
+        applier = CommandApplier(
+            shard,
+            TOPIC,
+            inputs=[TOPIC],
+            policy=PacingPolicy(),
+            record=self.record,
+            wheel=self.wheel,
+            outbox=self,
+        )
+        await applier.apply([SourceRecord(TOPIC, shard, offset, b"post", value)])
+
+    async def announce(self, shard: int, statuses: Sequence[Announcement]) -> None:
+        pass
+
+    async def dead_letter(
+        self, record: SourceRecord, reason: str, extra: Sequence[tuple[str, bytes]] = ()
+    ) -> None:
+        self.letters.append(reason)
+
+    async def forward(self, record: SourceRecord, partition: int) -> None:
+        self.forwarded.append(partition)
+        assert len(self.forwarded) < 10, "to and fro"
+        await self.deliver(partition, record.value or b"")
+
+
+async def test_a_dispatch_for_two_shards_is_not_sent_to_and_fro() -> None:
+    site = Site()
+    await site.open(0, 1, 2)
+    later = {"status": Status.SCHEDULED, "scheduled_for_ms": NOW_MS + 60_000}
+    site.insert(X, 0, **later)
+    site.insert(Y, 1, **later)
+    await site.apply(2, "dispatch", X, Y)
+    assert site.forwarded == [0]
+    assert site.record.table[X].scheduled_for_ms == NOW_MS
+    assert site.record.table[Y].scheduled_for_ms == NOW_MS + 60_000
+
+
+@pytest.mark.parametrize("command", ["schedule", "dispatch"])
+@pytest.mark.parametrize("field", ["pod_id", "member_id", "post_id"])
+@pytest.mark.parametrize("text", ["", "ann\n", "x" * 201, "x" * 70_000])
+async def test_a_row_that_no_event_can_tell_of_is_left_alone(
+    command: str, field: str, text: str
+) -> None:
+    site = Site()
+    await site.open(0)
+    site.insert(X, None, **{field: text})
+    site.insert(Y, None)
+    await site.apply(0, command, X, Y)
+    assert site.record.table[X].status is Status.PENDING
+    assert site.record.table[Y].status is Status.SCHEDULED
+    assert (await site.wheel.size(0)).pending == 1
+
+
+async def test_what_another_shard_has_scheduled_is_not_put_into_this_wheel() -> None:
+    site = Site()
+    await site.open(0, 1)
+    site.insert(X, None)
+    await site.apply(1, "schedule", X, offset=0)
+    # Shard 0 has a copy at the same offset; its worker dies before it comes to the wheel.
+    assert await site.record.change(TOPIC, 0, -1, 0, [], by="command") is not None
+    await site.apply(0, "schedule", X, offset=0)
+    assert (await site.wheel.size(1)).pending == 1
+    assert (await site.wheel.size(0)).pending == 0
