@@ -3,8 +3,8 @@
 --   $3 timestamptz and $4 uuid: `scheduled_for` and `id` of the last row seen ($4 null: none yet),
 --   $5 int: how many at most
 -- `as_of` is what $2 was, or now: with it the pages of one reading come to an end.
--- A null `scheduled_for` is due at once and stands first. One before 1970 is no time of the contract
--- and is not taken. What nobody has planned has no source_partition: served by the index on those.
+-- A null `scheduled_for` is due at once and stands first. What nobody has planned has no
+-- source_partition: served by the index on those.
 select
     id::text,
     pod_id,
@@ -19,7 +19,7 @@ where source_partition is null
     and ($1::text is null or engagement_type = $1)
     and (
         scheduled_for is null
-        or scheduled_for between timestamptz 'epoch' and coalesce($2::timestamptz, now())
+        or scheduled_for <= coalesce($2::timestamptz, now())
     )
     and (
         $4::uuid is null
