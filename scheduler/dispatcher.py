@@ -45,7 +45,12 @@ def _ignore(shard: int, turn: Turn) -> None:
 class _Kept:
     task: asyncio.Task[None]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    leaving: bool = False
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the shard is to be given away."""
+        return self.left.is_set()
 
 
 class Dispatcher:
@@ -123,7 +128,7 @@ class Dispatcher:
     async def _leave(self, shards: list[int]) -> None:
         leaving = [self._kept[shard] for shard in shards]
         for kept in leaving:
-            kept.leaving = True
+            kept.left.set()
             kept.wake.set()
         if leaving:
             await asyncio.wait([kept.task for kept in leaving], timeout=STOP_S)
@@ -147,14 +152,15 @@ class Dispatcher:
                 # Quietly: the other owner is the rightful one, unless it was a zombie's last move.
                 # Then nobody else fires this shard, so look again once its session is over.
                 log.info("shard given up", shard=shard, reason=str(error))
-                await self._rest(kept, self._fenced_wait_s)
+                await _passed(kept.left, self._fenced_wait_s)
             except WheelLostError as error:
                 log.warning("wheel lost", shard=shard, reason=str(error))
                 lost = True
-                await self._rest(kept, backoff.next())
+                await _passed(kept.left, backoff.next())
             except TransientError as error:
                 log.warning("shard interrupted, taking it anew", shard=shard, error=str(error))
-                await self._rest(kept, backoff.next())
+                # No wake-up ends it early: these come as often as timers are added.
+                await _passed(kept.left, backoff.next())
             finally:
                 await owner.close()
 
@@ -183,17 +189,8 @@ class Dispatcher:
             self._observe(shard, turn)
         else:
             idle_ms = IDLE_MS if turn.idle_ms is None else min(turn.idle_ms, IDLE_MS)
-            await self._rest(kept, idle_ms / 1000)
+            await _passed(kept.wake, idle_ms / 1000)
         return turn
-
-    async def _rest(self, kept: _Kept, seconds: float) -> None:
-        if kept.leaving:
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await kept.wake.wait()
-        except TimeoutError:
-            pass
 
     async def _listen(self) -> None:
         backoff = Backoff()
@@ -208,3 +205,10 @@ class Dispatcher:
                 # The shards report it themselves; without wake-ups they look every second.
                 pass
             await backoff.wait()
+
+
+async def _passed(event: asyncio.Event, seconds: float) -> None:
+    """Wait for `event`, at most so long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -47,7 +47,7 @@ class GuardedApplier:
             await self._patience.until_done(self._check_end)
             # Read after the first record has come: a former owner commits only what it has
             # applied, so what it did until now is in there.
-            self._next = await self._patience.until_done(self._next_of_record)
+            self._next = await self._patience.until_done(self._beginning)
         upto, gap = self._next, None
         for record in records:
             if record.offset > upto:
@@ -80,8 +80,12 @@ class GuardedApplier:
             )
         self._fits = True
 
-    async def _next_of_record(self) -> int:
-        return await self._record.watermark(self._topic, self._shard) + 1
+    async def _beginning(self) -> int:
+        """Where to go on: behind what has been acked, or applied, whichever is less. What has been
+        applied and not acked may not have been told; it comes again, unless the stream skips it."""
+        applied = await self._record.watermark(self._topic, self._shard)
+        acked = await self._source.next_of_group([self._shard])
+        return min(applied + 1, acked[self._shard])
 
     async def _apply_with_skipped(
         self, records: Sequence[SourceRecord], start: int, end: int

@@ -15,9 +15,12 @@ from tests.unit.applying import SHARD, TOPIC, RowsInMemory
 class Source:
     """A topic that ends at `end` and has records at `offsets`."""
 
-    def __init__(self, end: int, offsets: Collection[int] = ()) -> None:
+    def __init__(
+        self, end: int, offsets: Collection[int] = (), acked_upto: int | None = None
+    ) -> None:
         self.end = end
         self.offsets = offsets
+        self.acked_upto = acked_upto
         self.away = 0
         self.asked = 0
         self.reads: list[tuple[int, int]] = []
@@ -27,6 +30,10 @@ class Source:
         if self.asked <= self.away:
             raise StoreUnavailableError("Kafka", "away")
         return dict.fromkeys(partitions, self.end)
+
+    async def next_of_group(self, partitions: Collection[int]) -> Mapping[int, int]:
+        acked = 10**9 if self.acked_upto is None else self.acked_upto
+        return dict.fromkeys(partitions, acked + 1)
 
     async def read(
         self, partition: int, start: int, end: int, limit: int
@@ -151,3 +158,18 @@ async def test_what_a_former_owner_applied_meanwhile_is_not_skipped() -> None:
     guard._record.at = 12  # type: ignore[attr-defined]
     await guard.apply(records(13))
     assert inner.offsets == [13]
+
+
+async def test_what_was_applied_and_not_acked_is_applied_again() -> None:
+    # Its worker died before it had told of 9 and 10; the stream skips them all the same.
+    guard, inner = guarded(Source(20, range(20), acked_upto=8), 10)
+    await guard.apply(records(11, 12))
+    assert inner.offsets == [9, 10, 11, 12]
+
+
+async def test_what_was_applied_and_not_acked_comes_by_itself() -> None:
+    source = Source(20, range(20), acked_upto=8)
+    guard, inner = guarded(source, 10)
+    await guard.apply(records(9, 10, 11))
+    assert inner.offsets == [9, 10, 11]
+    assert source.reads == []
