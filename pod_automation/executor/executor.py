@@ -15,6 +15,7 @@ from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler
 from pod_automation.executor.in_hand import InHand, Work
 from pod_automation.executor.results import ResultSender
+from scheduler.adapters.kafka_consumer import check_alive
 from scheduler.adapters.kafka_consumer import stop as stop_consumer
 from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.backoff import Backoff
@@ -222,6 +223,7 @@ class Executor:
         while not _cancelling():
             await self._in_hand.until(lambda: self._in_hand.room > 0)
             self._pause(consumer)
+            check_alive(consumer)
             found = await consumer.getmany(timeout_ms=POLL_MS, max_records=self._in_hand.room)
             backoff.reset()
             # Nothing is awaited between: the group may take a partition away at every await.

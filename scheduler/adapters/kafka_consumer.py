@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
 FETCH_BYTES = 4 << 20
 """Fetched from one partition at a time, at most."""
@@ -39,6 +40,18 @@ async def reading(
         yield consumer
     finally:
         await stop(consumer)
+
+
+def check_alive(consumer: AIOKafkaConsumer) -> None:
+    """Raises `KafkaConnectionError` for a consumer that would wait for metadata for ever.
+
+    The task that fetches them dies of a write on a connection that uvloop has closed, a
+    `RuntimeError` that aiokafka does not expect; and nobody starts it again. To be called with
+    every poll.
+    """
+    task = consumer._client._sync_task
+    if task is not None and task.done():
+        raise KafkaConnectionError("the client's own task has ended; a new consumer is needed")
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:

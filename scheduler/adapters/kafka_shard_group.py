@@ -8,6 +8,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from scheduler.adapters.kafka_consumer import check_alive
 from scheduler.adapters.kafka_errors import translated
 from scheduler.tasks import ended
 
@@ -104,6 +105,7 @@ class KafkaShardGroup:
         # Nothing is ever returned; this is what keeps a consumer in its group, and what raises
         # when the group has thrown it out for good.
         while True:
+            check_alive(consumer)
             await consumer.getmany(timeout_ms=POLL_MS)
 
 
