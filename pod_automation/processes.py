@@ -64,7 +64,7 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
         rebuild = Rebuild(
             wheel,
             record,
-            input_topics=[topics.post_detected, topics.engagement_executed, topics.pod_commands],
+            input_topics=topics.inputs,
             token=token,
             await_ms=settings.result_timeout_ms,
         )

@@ -30,6 +30,7 @@ from scheduler.ledger import Ledger, Letter
 from scheduler.patience import Patience
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.timer import Timer
+from schemas.headers import HISTORY
 
 READS = 5
 """How often a decision is made anew at once, when its rows change between reading and writing."""
@@ -242,14 +243,14 @@ class RowApplier(Generic[EventT]):
         for item in missed:
             if item.event is not None:
                 self._redo(item, rows, redo)
+        if redo.lost or self._tries >= BEHIND_TRIES:
+            return at
         # Whatever these rows follow from has been applied by now, and perhaps what follows from
         # them; and who applies that waits for us. So this is not waited for without an end.
         after = {
             topic: await self._record.watermark(topic, self._shard)
             for topic in sorted(self._others)
         }
-        if redo.lost or self._tries >= BEHIND_TRIES:
-            return at
         self._wheel_at = None
         try:
             return await self._wheel.add(
@@ -285,7 +286,7 @@ class RowApplier(Generic[EventT]):
         if statuses:
             await self._outbox.announce(self._shard, statuses)
         for letter in letters:
-            extra = [("history", letter.history.encode())] if letter.history else []
+            extra = [(HISTORY, letter.history.encode())] if letter.history else []
             await self._outbox.dead_letter(letter.record, letter.reason, extra)
 
     async def _bury(self, record: SourceRecord, reason: str) -> None:

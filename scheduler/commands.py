@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
-import structlog
 
 from scheduler.activity import UNFIRED, ActivityRow, Announcement, PostPlan, Status
 from scheduler.batch import Item
@@ -23,8 +22,6 @@ CANCELLED_AT_ONCE = 1_000
 
 _NOTHING_PLANNED = PostPlan()
 _MAX_REASON_CHARS = 200
-
-log = structlog.get_logger(__name__)
 
 
 class CommandApplier(RowApplier[PodCommand]):
@@ -142,8 +139,10 @@ class CommandApplier(RowApplier[PodCommand]):
             if (row := ledger.row(name))
         }
         plans = dict(await self._record.plans(sorted(posts))) if posts else {}
-        # By the clock that will say when they are due.
-        now_ms = await self._wheel.now_ms()
+        now_ms = 0
+        if any(item.event is not None and not _is_cancel(item) for item in items):
+            # By the clock that will say when they are due.
+            now_ms = await self._wheel.now_ms()
         for item in items:
             command = item.event
             if command is None:
@@ -179,15 +178,18 @@ class CommandApplier(RowApplier[PodCommand]):
             plan = plans.get(post_id, _NOTHING_PLANNED)
             likes: list[int] = []
             for row, due_ms in scheduled_times(pending, policy, plan, now_ms):
-                after = msgspec.structs.replace(
-                    row, status=Status.SCHEDULED, scheduled_for_ms=due_ms, shard=self._shard
-                )
-                ledger.change(after, offset, told(after))
+                self._plan(row, due_ms, offset, ledger)
                 if row.engagement_type == "like":
                     likes.append(due_ms)
             plans[post_id] = PostPlan(
                 plan.activity_ids, tuple(sorted([*plan.like_times_ms, *likes]))
             )
+
+    def _plan(self, row: ActivityRow, due_ms: int, offset: int, ledger: Ledger) -> None:
+        after = msgspec.structs.replace(
+            row, status=Status.SCHEDULED, scheduled_for_ms=due_ms, shard=self._shard
+        )
+        ledger.change(after, offset, told(after))
 
     async def _dispatch(
         self, item: Item[PodCommand], command: PodCommand, ledger: Ledger, now_ms: int
@@ -207,10 +209,7 @@ class CommandApplier(RowApplier[PodCommand]):
             if row.status is Status.PENDING and not _can_be_sent(row):
                 ledger.ignored["activity with an id that no event may carry"] += 1
             elif row.status is Status.PENDING:
-                after = msgspec.structs.replace(
-                    row, status=Status.SCHEDULED, scheduled_for_ms=now_ms, shard=self._shard
-                )
-                ledger.change(after, item.offset, told(after))
+                self._plan(row, now_ms, item.offset, ledger)
             elif row.status in UNFIRED and (row.scheduled_for_ms or 0) > now_ms:
                 ledger.change(msgspec.structs.replace(row, scheduled_for_ms=now_ms), item.offset)
             else:

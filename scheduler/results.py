@@ -14,9 +14,7 @@ from scheduler.policy import RetryPolicy
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.progress import MAX_ATTEMPT
 from schemas.events import EngagementExecuted
-
-REPLAYED = "replayed_from"
-"""Header of a dead letter that was sent again, with the dead letter's id."""
+from schemas.headers import REPLAYED_FROM
 
 log = structlog.get_logger(__name__)
 
@@ -153,4 +151,4 @@ def _difference(row: ActivityRow, result: EngagementExecuted) -> str | None:
 
 
 def _replayed(record: SourceRecord) -> bool:
-    return any(name == REPLAYED for name, _ in record.headers)
+    return any(name == REPLAYED_FROM for name, _ in record.headers)

@@ -21,6 +21,13 @@ from schemas.times import rfc3339
 Headers = list[tuple[str, bytes]]
 
 SPECVERSION = "1.0"
+
+# On dead letters, beside what `dead_letter_headers` adds.
+HISTORY = "history"
+"""Of a failed engagement: its failed attempts, as JSON."""
+REPLAYED_FROM = "replayed_from"
+"""On a record that is a dead letter sent again: the id of the dead letter."""
+
 CONTENT_TYPE = "application/json"
 
 CE_TYPES: dict[type[Event], str] = {

@@ -12,22 +12,17 @@ import faust.streams
 from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP, AppT, EventT, Message, StreamT
 
+from scheduler.adapters.kafka_consumer import (
+    HEARTBEATS_PER_SESSION,
+    METADATA_MAX_AGE_MS,
+    NEVER_MS,
+)
 from scheduler.errors import PermanentError
 from scheduler.ports import SourceRecord
 from scheduler.settings import Settings
 
-METADATA_MAX_AGE_MS = 5_000
-"""A member that subscribes while the broker is away knows no partition of its topic. As the group's
-leader it then gives out none, to anybody, until it asks again; by default after five minutes."""
-
 COMMIT_INTERVAL_S = 0.5
 """How much is delivered twice after a crash, at most."""
-
-HEARTBEATS_PER_SESSION = 12
-"""A heartbeat every half second for a session of six: how soon a member learns of a rebalance."""
-
-NEVER_S = 24 * 3600.0
-"""With every partition paused Faust does not poll, and must not be thrown out for that."""
 
 FETCH_BYTES = 2 * 1024 * 1024
 """Of a partition at once. A record that is larger comes alone (KIP-74)."""
@@ -117,7 +112,7 @@ def build_app(
         broker_heartbeat_interval=max(0.1, session_s / HEARTBEATS_PER_SESSION),
         broker_rebalance_timeout=session_s,
         broker_request_timeout=max(40.0, 2 * session_s),
-        broker_max_poll_interval=NEVER_S,
+        broker_max_poll_interval=NEVER_MS / 1000,
         broker_max_poll_records=POLL_RECORDS,
         consumer_max_fetch_size=FETCH_BYTES,
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,

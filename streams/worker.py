@@ -38,17 +38,11 @@ class WorkerCrashedError(EngineError):
     """Faust has given up; start the worker again. Nothing is lost."""
 
 
-def input_topics(settings: Settings) -> tuple[str, ...]:
-    """What a worker applies, by the full names on the cluster."""
-    topics = settings.topics
-    return (topics.post_detected, topics.engagement_executed, topics.pod_commands)
-
-
 def appliers(
     settings: Settings, record: Record, wheel: Wheel, outbox: Outbox
 ) -> Mapping[str, Callable[[int], Applier]]:
     """For each input topic: what makes an applier of one of its partitions."""
-    inputs = posts, results, commands = input_topics(settings)
+    inputs = posts, results, commands = settings.topics.inputs
     return {
         posts: lambda partition: PostDetectedApplier(
             partition, posts, policy=settings.policy, record=record, wheel=wheel, outbox=outbox
@@ -245,7 +239,7 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
         outbox = KafkaOutbox(settings.kafka_bootstrap, settings.topics)
         stack.push_async_callback(outbox.close)
         sources: dict[str, SourceLog] = {}
-        for topic in input_topics(settings):
+        for topic in settings.topics.inputs:
             # One each: a long read of one topic must not hold up another.
             source = SourceLog(settings.kafka_bootstrap, topic, settings.worker_group)
             stack.push_async_callback(source.close)

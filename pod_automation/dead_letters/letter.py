@@ -10,17 +10,14 @@ from dataclasses import dataclass
 import msgspec
 
 from scheduler.settings import Settings
+from schemas.headers import HISTORY, REPLAYED_FROM
 from schemas.ids import dead_letter_id
-
-REPLAYED_FROM = "replayed_from"
-"""On a record that was sent again: the id of the dead letter that it was."""
 
 ORIGINAL_CE_ID = "original_ce_id"
 
 # Behind the original's headers, each once, in whatever order.
 _SOURCE = ("ce_id", "source_topic", "source_partition", "source_offset", "reason")
 _TRUNCATED = "truncated_from"
-_HISTORY = "history"
 _NUMBER = re.compile(rb"[0-9]{1,18}").fullmatch
 _TOPIC = re.compile(rb"[a-zA-Z0-9._-]{1,249}").fullmatch  # what Kafka allows
 
@@ -99,7 +96,7 @@ def letter_of(
         reason=_text(added["reason"]),
         source=source,
         truncated_from=None if cut is None else int(cut),
-        history=_history(added.get(_HISTORY)) or (),
+        history=_history(added.get(HISTORY)) or (),
     )
 
 
@@ -168,7 +165,7 @@ def _is_ours(
         return bool(_NUMBER(data)) and (
             int(data) > len(value or b"") or (key is None and value is None)
         )
-    if name == _HISTORY:
+    if name == HISTORY:
         failed = next((kept for each, kept in reversed(headers) if each == "reason"), b"")
         return (failed or b"").startswith(b"failed") and _history(data) is not None
     return name in _SOURCE

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from pod_automation.executor.attempt import Attempts, Outcome, now
@@ -15,7 +14,7 @@ from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler
 from pod_automation.executor.in_hand import InHand, Work
 from pod_automation.executor.results import ResultSender
-from scheduler.adapters.kafka_consumer import check_alive
+from scheduler.adapters.kafka_consumer import check_alive, member
 from scheduler.adapters.kafka_consumer import stop as stop_consumer
 from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.backoff import Backoff
@@ -41,13 +40,6 @@ FETCH_BYTES = 128 * 1024
 MAX_AHEAD = 1000
 """Results confirmed behind an engagement that is still in hand. More, and its partition pauses:
 after a crash all of them would come again."""
-
-NEVER_MS = 24 * 3_600_000
-"""No time limit on polls: handlers have one of their own, and when all are busy nothing is read."""
-
-# As for the dispatchers' group (scheduler.adapters.kafka_shard_group), for the same reasons.
-HEARTBEATS_PER_SESSION = 12
-METADATA_MAX_AGE_MS = 5_000
 
 CLEANUP_S = 3.0
 """Of the grace of a stop: for the results, the offsets and the leave, after the handlers."""
@@ -201,20 +193,13 @@ class Executor:
             await backoff.wait()
 
     def _new_consumer(self) -> AIOKafkaConsumer:
-        session_ms = self._settings.session_timeout_ms
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap,
-            group_id=self._settings.executor_group,
+        consumer = member(
+            self._settings.kafka_bootstrap,
+            self._settings.executor_group,
+            self._settings.session_timeout_ms,
             isolation_level="read_committed",
-            enable_auto_commit=False,
             auto_offset_reset="earliest",
-            session_timeout_ms=session_ms,
-            heartbeat_interval_ms=max(100, session_ms // HEARTBEATS_PER_SESSION),
-            rebalance_timeout_ms=session_ms,
-            max_poll_interval_ms=NEVER_MS,
-            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             max_partition_fetch_bytes=FETCH_BYTES,
-            partition_assignment_strategy=[StickyPartitionAssignor],
         )
         consumer.subscribe([self._topic], listener=_Listener(self._revoked, self._assigned))
         return consumer

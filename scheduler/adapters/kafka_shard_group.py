@@ -6,25 +6,14 @@ from collections.abc import Collection
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
-from scheduler.adapters.kafka_consumer import check_alive
+from scheduler.adapters.kafka_consumer import check_alive, member
 from scheduler.adapters.kafka_errors import translated
 from scheduler.tasks import ended
 
 log = structlog.get_logger(__name__)
 
 POLL_MS = 1000
-
-NEVER_MS = 24 * 3_600_000
-"""The group's records are never read (its partitions are paused), so no time limit on polls."""
-
-HEARTBEATS_PER_SESSION = 12
-"""A heartbeat every half second for a session of six: how soon a member learns of a rebalance."""
-
-METADATA_MAX_AGE_MS = 5_000
-"""A leader that joined while the broker was away knows no partitions, and gives out none until it
-asks again; by default after five minutes."""
 
 CLOSE_S = 5.0
 
@@ -79,17 +68,8 @@ class KafkaShardGroup:
                     await consumer.stop()
 
     async def _join(self) -> None:
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
-            group_id=self._group_id,
-            enable_auto_commit=False,
-            auto_offset_reset="latest",
-            session_timeout_ms=self._session_timeout_ms,
-            heartbeat_interval_ms=max(100, self._session_timeout_ms // HEARTBEATS_PER_SESSION),
-            rebalance_timeout_ms=self._session_timeout_ms,
-            max_poll_interval_ms=NEVER_MS,
-            metadata_max_age_ms=METADATA_MAX_AGE_MS,
-            partition_assignment_strategy=[StickyPartitionAssignor],
+        consumer = member(
+            self._bootstrap, self._group_id, self._session_timeout_ms, auto_offset_reset="latest"
         )
         consumer.subscribe([self._topic], listener=_Listener(consumer, self._assignments))
         with translated():

@@ -17,6 +17,12 @@ from scheduler.activity import (
     StatusChange,
 )
 from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_pool import (
+    COMMAND_TIMEOUT_S,
+    CONNECT_TIMEOUT_S,
+    close_pool,
+    open_pool,
+)
 from scheduler.adapters.postgres_rows import activity_row
 from scheduler.adapters.postgres_snapshot import PostgresSnapshot
 from scheduler.errors import DataRefusedError
@@ -25,13 +31,6 @@ from scheduler.sql import query
 from scheduler.stats import ActivityCounts
 from scheduler.timer import Timer
 from schemas.ids import activity_id
-
-CONNECT_TIMEOUT_S = 5.0
-"""A server that does not let us in within this time counts as away."""
-
-COMMAND_TIMEOUT_S = 30.0
-"""Likewise one that does not answer; a statement of ours takes milliseconds, but may wait for a
-rival's lock and for a checkpoint."""
 
 MAX_CONNECTIONS = 10
 """Statements of one process at once. A rebuild holds one connection for as long as it reads."""
@@ -75,36 +74,18 @@ class PostgresRecord:
 
         Raises `SettingsError` for an address that makes no sense.
         """
-        with translated():
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=0,
-                max_size=max_connections,
-                timeout=connect_timeout_s,
-                command_timeout=command_timeout_s,
-                # We leave nothing behind on a connection; the default would ask the server once
-                # more after every statement.
-                reset=_nothing_to_reset,
-                server_settings={
-                    "application_name": "pod-automation",
-                    # Compiling pays for analytical queries; here it is all cost.
-                    "jit": "off",
-                    # Thousands of ids against a table of a few hundred thousand rows: the planner
-                    # would read all of the table for each statement.
-                    "enable_hashjoin": "off",
-                    "enable_mergejoin": "off",
-                },
-            )
+        pool = await open_pool(
+            dsn,
+            most=max_connections,
+            connect_timeout_s=connect_timeout_s,
+            command_timeout_s=command_timeout_s,
+        )
         # Also what a call may wait for a free connection.
         return cls(pool, command_timeout_s, max(1, max_connections // 2))
 
     async def close(self) -> None:
         """Close all connections, within a bounded time."""
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._pool.close()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            self._pool.terminate()
+        await close_pool(self._pool)
 
     async def ping(self) -> None:
         """One real request. Raises `StoreUnavailableError`."""
@@ -253,10 +234,6 @@ class PostgresRecord:
         with translated():
             async with self._pool.acquire(timeout=self._timeout_s) as connection:
                 return await connection.fetch(query(name), *arguments)
-
-
-async def _nothing_to_reset(_: object) -> None:
-    pass
 
 
 def _post_plan(row: "asyncpg.Record", other: PostPlan | None) -> PostPlan:

@@ -1,6 +1,5 @@
 """Which dead letters were replayed: the table `dead_letter_replays`."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Self, TypeAlias
@@ -9,11 +8,8 @@ import asyncpg
 from msgspec import Struct
 
 from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_pool import COMMAND_TIMEOUT_S, close_pool, open_pool
 from scheduler.sql import query
-
-CONNECT_TIMEOUT_S = 5.0
-COMMAND_TIMEOUT_S = 30.0
-"""Also what one waits for another who replays at the same time."""
 
 # "replays" in ASCII: one number for all who replay into a database.
 LOCK = int.from_bytes(b"replays", "big")
@@ -52,24 +48,11 @@ class PostgresReplays:
     @classmethod
     async def connect(cls, dsn: str) -> Self:
         """Connects on first use. Raises `SettingsError` for an address that makes no sense."""
-        with translated():
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=0,
-                max_size=2,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=COMMAND_TIMEOUT_S,
-                server_settings={"application_name": "pod-automation"},
-            )
-        return cls(pool)
+        return cls(await open_pool(dsn, most=2))
 
     async def close(self) -> None:
         """Close all connections, within a bounded time."""
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._pool.close()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            self._pool.terminate()
+        await close_pool(self._pool)
 
     async def of(self, ids: Sequence[str]) -> Mapping[str, Replay]:
         """The replays of these dead letters; one that was never replayed has no entry."""

@@ -1,6 +1,5 @@
 """Retention in PostgreSQL: pages of one pod, and a batch a statement, in scheduler/sql."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Self
 
@@ -8,12 +7,10 @@ import asyncpg
 
 from scheduler.activity import FINAL, Status
 from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_pool import COMMAND_TIMEOUT_S, close_pool, open_pool
 from scheduler.retention import Ended, Limits
 from scheduler.sql import query
 from schemas.ids import activity_id
-
-CONNECT_TIMEOUT_S = 5.0
-COMMAND_TIMEOUT_S = 30.0
 
 PAGE = 1000
 """Rows read at once: some milliseconds of the event loop that others share."""
@@ -35,31 +32,11 @@ class PostgresRetention:
     @classmethod
     async def connect(cls, dsn: str) -> Self:
         """Connects on first use: the server may be away. Raises `SettingsError`."""
-        with translated():
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=0,
-                max_size=1,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=COMMAND_TIMEOUT_S,
-                reset=_nothing_to_reset,
-                server_settings={
-                    "application_name": "pod-automation-retention",
-                    "jit": "off",
-                    # As for the record: a thousand ids are looked up, the table is never read.
-                    "enable_hashjoin": "off",
-                    "enable_mergejoin": "off",
-                },
-            )
-        return cls(pool)
+        return cls(await open_pool(dsn, most=1, name="pod-automation-retention"))
 
     async def close(self) -> None:
         """Close the connection, within a bounded time."""
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._pool.close()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            self._pool.terminate()
+        await close_pool(self._pool)
 
     async def next_pod(self, after: str | None) -> str | None:
         """See `Archive.next_pod`."""
@@ -103,10 +80,6 @@ class PostgresRetention:
         with translated():
             async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
                 return await connection.fetch(query(name), *arguments)
-
-
-async def _nothing_to_reset(_: object) -> None:
-    pass
 
 
 def _behind(text: str | None) -> str:

@@ -1,6 +1,7 @@
 -- As apply_plan.sql, but around the activities that are there already, by id or by natural key.
 -- Those stay as they are. One row: `moved`; `there`, their ids out of $5.
 with
+    permitted as (select true as yes),
 --@include move_watermark.sql
     ,
     inserted as (

@@ -32,27 +32,8 @@ with
             where locked.version is distinct from wanted.version
         ) as yes
     ),
-    followed as (
-        update ingested_offsets
-        set last_offset = $4, updated_at = now()
-        where topic = $1 and partition = $2 and last_offset = $3 and $3 <> -1
-            and (select yes from permitted)
-        returning 1
-    ),
-    begun as (
-        insert into ingested_offsets as o (topic, partition, last_offset)
-        select $1, $2, $4
-        where $3 = -1 and (select yes from permitted)
-        on conflict (topic, partition)
-            do update set last_offset = excluded.last_offset, updated_at = now()
-            where o.last_offset = -1
-        returning 1
-    ),
-    moved as (
-        select from followed
-        union all
-        select from begun
-    ),
+--@include move_watermark.sql
+    ,
     changed as (
         update pod_activities as activity
         set status = wanted.status,

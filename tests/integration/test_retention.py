@@ -15,7 +15,8 @@ import pytest
 from pod_automation.cli.exit_codes import ExitCode
 from scheduler.activity import FINAL, PostPlan, Status
 from scheduler.adapters.postgres_lease import PostgresLease, lock_number
-from scheduler.adapters.postgres_record import COMMAND_TIMEOUT_S, PostgresRecord
+from scheduler.adapters.postgres_pool import COMMAND_TIMEOUT_S
+from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.postgres_retention import PostgresRetention
 from scheduler.errors import StoreUnavailableError
 from scheduler.planner import plan

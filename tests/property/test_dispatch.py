@@ -8,10 +8,8 @@ each whose result does not come is given up, also never early, but none whose re
 
 import asyncio
 import copy
-import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import count
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,76 +18,32 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from scheduler.activity import PlannedActivity, RowChange, Status
-from scheduler.adapters.memory_log import MemoryPartition
-from scheduler.adapters.memory_record import MemoryRecord
 from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.dispatch import ShardDispatcher
 from scheduler.errors import EngineError, TransientError, WheelLostError
 from scheduler.ports import Claim
 from scheduler.project import Projection
-from scheduler.rebuild import Rebuild
 from scheduler.timer import Timer, pack
 from schemas.ids import activity_id
+from tests.property.shard_world import SHARD, STATUSES, Died, ShardWorld
 
-SHARD, INPUT, STATUSES = 0, "post-detected", "engagement-status"
+INPUT = "post-detected"
 RESULTS = "engagement-executed"
 ACTIVITIES = 60
 OWNERS = 3
 AWAIT_MS = 250
 
 
-class Died(BaseException):
-    """A kill -9, at an await of the owner."""
-
-
-class World:
+class World(ShardWorld):
     """One shard's stores, a clock, and chance. Without `accidents` the wheel is never lost."""
 
     def __init__(self, seed: int, *, accidents: bool = True) -> None:
-        self.rng = random.Random(seed)
+        super().__init__(seed, inputs=[INPUT, RESULTS], await_ms=AWAIT_MS, death=0.02)
         self.accidents = accidents
-        self.now_ms = 1_000_000
-        self.wheel = WatchedWheel(self)
-        self.record = MemoryRecord()
-        self.kafka = MemoryPartition(SHARD)
-        self.deaths = 0
-        self.calm = False
-        self._tokens = count()
+        self.wheel: WatchedWheel = WatchedWheel(self)
         self.planned: list[PlannedActivity] = []
         self.answered: list[Timer] = []  # by the offset of the result
         self.needless: list[Timer] = []
-
-    def token(self) -> str:
-        return f"token-{next(self._tokens)}"
-
-    async def pause(self) -> None:
-        """Others may run here, for a while; and the owner may die here."""
-        if self.calm:
-            return
-        for _ in range(self.rng.choice((0, 0, 1, 1, 2, 20))):
-            await asyncio.sleep(0)
-        if self.rng.random() < 0.02:
-            self.deaths += 1
-            raise Died
-
-    def owner(self) -> ShardDispatcher:
-        wheel: Any = Shaky(self.wheel, self.pause)
-        shard_log: Any = Shaky(self.kafka.open(), self.pause)
-        record: Any = Shaky(self.record, self.pause, without={"snapshot"})
-        projection = Projection(SHARD, STATUSES, record, self.kafka)
-        rebuild = Rebuild(
-            wheel, record, input_topics=[INPUT, RESULTS], token=self.token, await_ms=AWAIT_MS
-        )
-        return ShardDispatcher(
-            SHARD,
-            wheel,
-            shard_log,
-            projection,
-            rebuild,
-            token=self.token,
-            limit=7,
-            await_ms=AWAIT_MS,
-        )
 
 
 class WatchedWheel(MemoryWheel):
@@ -115,34 +69,6 @@ class WatchedWheel(MemoryWheel):
             done_ids = {each.activity_id for each in self._world.answered[: known + 1]}
             self._world.needless += [t for t in claim.timeouts if t.activity_id in done_ids]
         return claim
-
-
-class Shaky:
-    """An adapter whose every call may take its time, and may be the last thing its owner does:
-    before it has happened, or just after."""
-
-    def __init__(
-        self,
-        behind: object,
-        pause: Callable[[], Awaitable[None]],
-        without: set[str] | frozenset[str] = frozenset(),
-    ) -> None:
-        self._behind = behind
-        self._pause = pause
-        self._without = without
-
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._behind, name)
-        if name in self._without:
-            return call
-
-        async def shaky(*args: Any, **kwargs: Any) -> Any:
-            await self._pause()
-            result = await call(*args, **kwargs)
-            await self._pause()
-            return result
-
-        return shaky
 
 
 async def owning(world: World, until: Callable[[], bool]) -> None:

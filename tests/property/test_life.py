@@ -8,7 +8,6 @@ fired exactly once, each executed one is counted once, and nothing is left behin
 
 import asyncio
 import copy
-import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -23,27 +22,22 @@ from hypothesis import strategies as st
 
 from scheduler import project
 from scheduler.activity import FINAL, Announcement, PostPlan, Status
-from scheduler.adapters.memory_log import MemoryPartition
 from scheduler.adapters.memory_record import MemoryRecord, Row
 from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.apply import PostDetectedApplier
 from scheduler.commands import CommandApplier
-from scheduler.dispatch import ShardDispatcher
 from scheduler.errors import EngineError, TransientError, WheelLostError
 from scheduler.patience import Patience
 from scheduler.planner import plan
 from scheduler.policy import DelayWindow, PacingPolicy, RetryPolicy
 from scheduler.ports import Claim, SourceRecord
-from scheduler.project import Projection
-from scheduler.rebuild import Rebuild
 from scheduler.results import ResultApplier
 from scheduler.timer import Timer
 from schemas import codec
 from schemas.events import EngagementExecuted, PodCommand, PostDetected
 from schemas.times import moment
-from tests.property.test_dispatch import Died, Shaky
+from tests.property.shard_world import SHARD, Died, Shaky, ShardWorld
 
-SHARD, STATUSES = 0, "engagement-status"
 POSTS, RESULTS, COMMANDS = INPUTS = ("post-detected", "engagement-executed", "pod-commands")
 EVENTS = 12
 MEMBERS = 3
@@ -100,38 +94,20 @@ class WatchedWheel(MemoryWheel):
         )
 
 
-class World:
+class World(ShardWorld):
     """One shard's stores and logs, a clock, and chance."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.now_ms = 1_000_000
-        self.wheel = WatchedWheel(lambda: self.now_ms)
-        self.record = self.wheel.record = MemoryRecord()
-        self.kafka = MemoryPartition(SHARD)
+        super().__init__(seed, inputs=INPUTS, await_ms=AWAIT_MS, death=0.01)
+        self.wheel: WatchedWheel = WatchedWheel(lambda: self.now_ms)
+        self.wheel.record = self.record
         self.outbox = Outbox()
         self.logs: dict[str, list[SourceRecord]] = {topic: [] for topic in INPUTS}
         self.committed = dict.fromkeys(INPUTS, 0)  # index into the log
         self.answered = 0
         self.timed_out = 0
         self.marked: set[str] = set()
-        self.deaths = 0
-        self.calm = False
-        self._tokens = count()
         self._held: list[bytes] = []
-
-    def token(self) -> str:
-        return f"token-{next(self._tokens)}"
-
-    async def pause(self) -> None:
-        """Others may run here, for a while; and who waits may die here."""
-        if self.calm:
-            return
-        for _ in range(self.rng.choice((0, 0, 1, 1, 2, 20))):
-            await asyncio.sleep(0)
-        if self.rng.random() < 0.01:
-            self.deaths += 1
-            raise Died
 
     def append(self, topic: str, value: bytes | None) -> None:
         log = self.logs[topic]
@@ -151,23 +127,6 @@ class World:
         if topic == RESULTS:
             return ResultApplier(SHARD, topic, inputs=INPUTS, retries=RETRIES, **ports)
         return CommandApplier(SHARD, topic, inputs=INPUTS, policy=POLICY, **ports)
-
-    def owner(self) -> ShardDispatcher:
-        wheel: Any = Shaky(self.wheel, self.pause)
-        shard_log: Any = Shaky(self.kafka.open(), self.pause)
-        record: Any = Shaky(self.record, self.pause, without={"snapshot"})
-        projection = Projection(SHARD, STATUSES, record, self.kafka)
-        rebuild = Rebuild(wheel, record, input_topics=INPUTS, token=self.token, await_ms=AWAIT_MS)
-        return ShardDispatcher(
-            SHARD,
-            wheel,
-            shard_log,
-            projection,
-            rebuild,
-            token=self.token,
-            limit=7,
-            await_ms=AWAIT_MS,
-        )
 
     # What the world outside does
 
