@@ -60,15 +60,7 @@ class KafkaPart(Part):
         logging.write_text(_resource(logging.name), "utf-8")
         log_dirs = self.data / "log"
         properties = self.data / "server.properties"
-        properties.write_text(
-            Template(_resource("kafka.properties")).substitute(
-                host=HOST,
-                port=self.port,
-                controller_port=self.ports["kafka_controller"],
-                data=log_dirs,
-            ),
-            "utf-8",
-        )
+        properties.write_text(self.properties(log_dirs), "utf-8")
         start = (
             str(java.program),
             *_JVM,
@@ -84,18 +76,30 @@ class KafkaPart(Part):
             self.progress("preparing Kafka's data folder ...")
             # A format that was cut short leaves a folder that Kafka neither takes nor formats.
             shutil.rmtree(log_dirs, ignore_errors=True)
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
             arguments = (
                 "kafka.tools.StorageTool",
                 "format",
                 # In one word: one id in sixty-four begins with a hyphen.
-                f"--cluster-id={cluster}",
+                f"--cluster-id={self.cluster_id()}",
                 "-c",
                 str(properties),
             )
             await run(Command((*start, *arguments), environment, self.data))
             formatted.touch()
         return Command((*start, "kafka.Kafka", str(properties)), environment, self.data, grace_s=8)
+
+    def properties(self, log_dirs: Path) -> str:
+        """The text of server.properties. Tests have brokers with more listeners, and several."""
+        return Template(_resource("kafka.properties")).substitute(
+            host=HOST,
+            port=self.port,
+            controller_port=self.ports["kafka_controller"],
+            data=log_dirs,
+        )
+
+    def cluster_id(self) -> str:
+        """The id that a new data folder gets."""
+        return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
 
     async def ask(self) -> None:
         from aiokafka.client import AIOKafkaClient
