@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 CHUNK = 5_000
 """Timers read and loaded at a time: what a rebuild holds in memory."""
 
+TELL_EVERY_S = 2.0
+"""How often a long rebuild says how far it has come."""
+
 
 class Rebuild:
     """Rebuilds wheels, one shard a call."""
@@ -65,16 +68,17 @@ class Rebuild:
         await projection.drain(await shard_log.status_end())
 
         loaded = awaited = 0
+        progress = _Progress(shard, began)
         async with self._record.snapshot(shard) as snapshot:
             await self._wheel.wipe(shard, epoch)
             async for timers in snapshot.unfired(CHUNK):
                 await self._wheel.load(shard, epoch, timers)
                 loaded += len(timers)
-                log.debug("loading the wheel", shard=shard, loaded=loaded)
+                progress.tell(loaded, awaited)
             async for fired in snapshot.awaited(CHUNK):
                 await self._wheel.load_awaited(shard, epoch, self._until_deadline(fired))
                 awaited += len(fired)
-                log.debug("loading the wheel", shard=shard, loaded=loaded, awaited=awaited)
+                progress.tell(loaded, awaited)
             watermarks = {
                 topic: at
                 for topic, at in snapshot.watermarks.items()
@@ -104,3 +108,24 @@ class Rebuild:
     def _until_deadline(self, fired: Sequence[Timer]) -> list[Timer]:
         # From the dispatch on, however often the wheel is rebuilt meanwhile.
         return [replace(timer, due_ms=timer.due_ms + self._await_ms) for timer in fired]
+
+
+class _Progress:
+    """Says now and then how far a rebuild has come."""
+
+    def __init__(self, shard: int, began: float) -> None:
+        self._shard = shard
+        self._began = began
+        self._told = began
+
+    def tell(self, loaded: int, awaited: int) -> None:
+        now = time.monotonic()
+        if now - self._told >= TELL_EVERY_S:
+            self._told = now
+            log.info(
+                "loading the wheel",
+                shard=self._shard,
+                loaded=loaded,
+                awaited=awaited,
+                per_s=round((loaded + awaited) / (now - self._began)),
+            )

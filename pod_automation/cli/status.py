@@ -157,7 +157,8 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
         made.add_column(heading, justify="right")
     redis = seen.redis.value is not None
     for row in shards:
-        generation = (row["generation"] or "none: to be rebuilt")[:19] if redis else None
+        lost = "none: being built" if row["pending"] or row["awaited"] else "none: to be rebuilt"
+        generation = (row["generation"] or lost)[:19] if redis else None
         made.add_row(
             str(row["shard"]),
             *(_text(row[name]) for name in ("pending", "due", "in_flight", "awaited", "next_due")),

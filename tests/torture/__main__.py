@@ -6,6 +6,7 @@ make torture ARGS="--rounds 30 --seed 7"
 import argparse
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ def main() -> int:
     folder = Path(wanted.dir) / datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     outcomes: list[Outcome] = []
+    # The torture's own clients lose their broker all the time.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         asyncio.run(_run(wanted, folder, outcomes))
     except KeyboardInterrupt:
@@ -120,6 +123,7 @@ def _summary(wanted: argparse.Namespace, folder: Path, outcomes: list[Outcome]) 
         "activities": sum(each.figures["activities"] for each in outcomes),
         "fired": sum(each.figures["fired"] for each in outcomes),
         "ends": dict(ends),
+        "processes_killed": sum(each.figures["exits"].get("-9", 0) for each in outcomes),
         "faults": dict(sorted(done.items())),
         "without_occasion": dict(sorted(missed.items())),
         "violations": dict(kinds),
