@@ -10,7 +10,7 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from scheduler.adapters.kafka_producer import throw_away
+from scheduler.adapters.kafka_producer import fetched, throw_away
 from scheduler.backoff import Backoff
 from schemas.codec import encode
 from schemas.events import EngagementExecuted
@@ -104,7 +104,7 @@ class ResultSender:
                     partition=each.partition,
                     headers=each.headers,
                 )
-                future.add_done_callback(_fetched)
+                future.add_done_callback(fetched)
                 sent.append(future)
         except (KafkaError, OSError, TimeoutError) as error:
             failure = error
@@ -150,9 +150,3 @@ class ResultSender:
         while not condition():
             self._moved.clear()
             await self._moved.wait()
-
-
-def _fetched(sent: "asyncio.Future[object]") -> None:
-    """An exception that nobody fetches is logged much later, by the garbage collector."""
-    if not sent.cancelled():
-        sent.exception()

@@ -1,12 +1,20 @@
-"""Ending a producer that is of no more use."""
+"""Producers of aiokafka: what they have sent, and an end when they are of no more use."""
 
 import asyncio
 import contextlib
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
 CLOSE_S = 2.0
+
+
+def fetched(sent: "asyncio.Future[Any]") -> None:
+    """A done callback for what was sent: an exception that nobody fetches, since an earlier one
+    ended the matter, is logged much later, by the garbage collector."""
+    if not sent.cancelled():
+        sent.exception()
 
 
 async def throw_away(producer: AIOKafkaProducer) -> None:

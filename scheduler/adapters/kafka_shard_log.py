@@ -12,7 +12,7 @@ from aiokafka.structs import RecordMetadata
 
 from scheduler.adapters.kafka_consumer import reading
 from scheduler.adapters.kafka_errors import translated
-from scheduler.adapters.kafka_producer import throw_away
+from scheduler.adapters.kafka_producer import fetched, throw_away
 from scheduler.errors import StoreUnavailableError
 from scheduler.timer import Timer
 from schemas import codec
@@ -151,6 +151,7 @@ class KafkaShardLog:
                     partition=self._shard,
                     headers=event_headers(WheelCursor, f"{self._shard}:{cursor.nonce}", at_ms),
                 )
+                moved.add_done_callback(fetched)
                 # The commit waits for all of these, but does not look whether they failed.
                 await asyncio.gather(*executes.sent, *statuses.sent, *given_up.sent, moved)
                 await producer.commit_transaction()
@@ -215,9 +216,11 @@ class _Batches:
         if self._batch is not None:
             self._batch.close()
             self._last_count = self._batch.record_count()
-            self.sent.append(
-                await self._producer.send_batch(self._batch, self._topic, partition=self._partition)
+            sent = await self._producer.send_batch(
+                self._batch, self._topic, partition=self._partition
             )
+            sent.add_done_callback(fetched)
+            self.sent.append(sent)
             self._batch = None
 
     async def last_offset(self) -> int:

@@ -1,0 +1,69 @@
+"""A short round in every test run; the long ones are `make torture`."""
+
+import inspect
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.torture import points
+from tests.torture.bugs import BUGS
+from tests.torture.round import torture
+from tests.torture.schedule import Planned
+from tests.torture.servers import Servers
+
+# One of each family; what they do to one another is the long run's matter.
+PLAN = [
+    Planned(1.0, "kill-at-point", 11),
+    Planned(1.5, "redis-flush", 1),
+    Planned(2.0, "zombie-at-point", 5),
+    Planned(3.0, "kill-in-takeover", 4),
+    Planned(4.0, "postgres-cut", 1),
+    Planned(5.0, "cut", 3),
+    Planned(6.0, "redis-snapshot", 2),
+    Planned(6.5, "kill", 9),
+]
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[Servers]:
+    with TemporaryDirectory(prefix="torture-") as home:
+        Path(home).chmod(0o755)  # PostgreSQL runs as another user, who must be able to enter
+        servers = Servers(Path(home), brokers=1)
+        try:
+            await servers.start()
+            yield servers
+        finally:
+            await servers.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_short_round(servers: Servers, tmp_path: Path) -> None:
+    outcome = await torture(
+        servers, PLAN, name="short", seed=1, seconds=8, folder=tmp_path / "short"
+    )
+    assert outcome.violations == [], "\n".join(outcome.told)
+    assert outcome.figures["activities"] > 500
+    assert sum(outcome.done.values()) >= 6, outcome.missed
+
+
+@pytest.mark.parametrize("name", points.ALL)
+def test_each_point_is_where_it_says(name: str) -> None:
+    point = points.ALL[name]
+    owner = getattr(import_module(point.module), point.owner)
+    assert inspect.iscoroutinefunction(inspect.unwrap(getattr(owner, point.method)))
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_each_bug_finds_what_it_breaks(name: str) -> None:
+    program = (
+        f"from tests.torture.bugs import BUGS; BUGS[{name!r}]()\n"
+        "from scheduler.adapters.redis_wheel import RedisWheel\n"
+        "RedisWheel('redis://127.0.0.1:1')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])
