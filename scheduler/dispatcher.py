@@ -16,7 +16,7 @@ from scheduler.backoff import Backoff
 from scheduler.dispatch import ShardDispatcher, Turn
 from scheduler.errors import FencedError, TransientError, WheelLostError
 from scheduler.ports import ShardGroup, Wheel
-from scheduler.tasks import ended
+from scheduler.tasks import asked_to_end, ended
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +46,8 @@ class _Kept:
     task: asyncio.Task[None]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: bool = False
+    """Whether the wheel was found lost, and has not been rebuilt since."""
 
     @property
     def leaving(self) -> bool:
@@ -140,14 +142,9 @@ class Dispatcher:
         """Own `shard` for as long as it is assigned."""
         kept = self._kept[shard]
         backoff = Backoff()
-        lost = False
         while not kept.leaving:
-            owner = self._open_shard(shard)
             try:
-                await owner.take(rebuild=lost)
-                lost = False
-                log.info("shard taken", shard=shard)
-                await self._fire(shard, kept, owner, backoff)
+                await self._own(shard, kept, backoff)
             except FencedError as error:
                 # Quietly: the other owner is the rightful one, unless it was a zombie's last move.
                 # Then nobody else fires this shard, so look again once its session is over.
@@ -155,14 +152,30 @@ class Dispatcher:
                 await _passed(kept.left, self._fenced_wait_s)
             except WheelLostError as error:
                 log.warning("wheel lost", shard=shard, reason=str(error))
-                lost = True
+                kept.lost = True
                 await _passed(kept.left, backoff.next())
             except TransientError as error:
                 log.warning("shard interrupted, taking it anew", shard=shard, error=str(error))
                 # No wake-up ends it early: these come as often as timers are added.
                 await _passed(kept.left, backoff.next())
-            finally:
-                await owner.close()
+            except asyncio.CancelledError:
+                if asked_to_end():
+                    raise
+                # Seen in a process that came back from a SIGSTOP while a broker was away: a library
+                # had cancelled what we awaited of it.
+                log.warning("shard interrupted, taking it anew", shard=shard, error="cancelled")
+                await _passed(kept.left, backoff.next())
+
+    async def _own(self, shard: int, kept: _Kept, backoff: Backoff) -> None:
+        """Take the shard and fire it until it is to be given away."""
+        owner = self._open_shard(shard)
+        try:
+            await owner.take(rebuild=kept.lost)
+            kept.lost = False
+            log.info("shard taken", shard=shard)
+            await self._fire(shard, kept, owner, backoff)
+        finally:
+            await owner.close()
 
     async def _fire(
         self, shard: int, kept: _Kept, owner: ShardDispatcher, backoff: Backoff

@@ -21,3 +21,9 @@ async def ended(*tasks: "asyncio.Task[None]", again_s: float = AGAIN_S) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()
+
+
+def asked_to_end() -> bool:
+    """Whether somebody has cancelled the current task, and not merely something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import time
 import traceback
 from collections import Counter
@@ -23,6 +24,8 @@ from tests.torture.site import PARTITIONS, POLICY, Site, calm, ready, site
 from tests.torture.verdict import Expected, Violation, judge
 
 POSTS_A_SECOND = 11.0
+
+_OURS = re.compile(r'File "(?!.*site-packages).*/(schemas|scheduler|streams|pod_automation)/')
 
 
 @dataclass
@@ -120,15 +123,23 @@ async def _do(torn: Site, planned: Planned, outcome: Outcome, note: Any) -> None
 def _of_processes(torn: Site) -> list[Violation]:
     found = []
     for process in torn.processes.values():
-        for _, code in process.exits:
-            if code not in EXPECTED:
-                found.append(Violation("process", f"{process.slot} has ended with {code}"))
-        if (
-            process.log.exists()
-            and b"Traceback (most recent call last)" in process.log.read_bytes()
-        ):
-            found.append(Violation("process", f"{process.slot} has logged a traceback"))
+        codes = Counter(code for _, code in process.exits if code not in EXPECTED)
+        for code, times in codes.items():
+            found.append(
+                Violation("process", f"{process.slot} has ended with {code}, {times} times")
+            )
+        if process.log.exists() and (traces := _traces(process.log.read_text("utf-8", "replace"))):
+            last = traces[0].strip().splitlines()[-1]
+            found.append(Violation("process", f"{process.slot} has logged a traceback: {last}"))
     return found
+
+
+def _traces(log: str) -> list[str]:
+    """The tracebacks in which code of ours takes part. What libraries log of a broker that has gone
+    away, from tasks of their own, is theirs."""
+    _, *traces = re.split(r"^Traceback \(most recent call last\):$", log, flags=re.MULTILINE)
+    ends = (re.split(r"^\[POD_AUTOMATION\]", trace, flags=re.MULTILINE)[0] for trace in traces)
+    return [trace for trace in ends if _OURS.search(trace)]
 
 
 def _figures(found: Evidence, torn: Site, settle_s: float) -> dict[str, Any]:
