@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -41,7 +41,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
             await dispatcher.said("shard taken", len(site.shards))
             for rate in RATES:
                 what = f"lateness at {rate:,}/s for {seconds} s"
-                found = await bench.each_repeat(what, partial(_once, site, world, rate, seconds))
+                found = await bench.each_repeat(what, partial(once, site, world, rate, seconds))
                 for name, share in SHARES.items():
                     heard = [quantile(late, share) for _, late in found]
                     figures.append(
@@ -62,10 +62,14 @@ def quantile(ordered: Sequence[int], share: float) -> int:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def _once(site: Site, world: World, rate: int, seconds: int) -> Late:
+async def once(
+    site: Site, world: World, rate: int, seconds: int, spared: Collection[int] = ()
+) -> Late:
+    """`rate` timers a second for so long, but none in the `spared` shards."""
     count = rate * seconds
     from_ms = time.time_ns() // 1_000_000 + 1000 * (LEAD_S + count // ROWS_PER_S)
     shards = world.timers(count, len(site.shards), from_ms, from_ms + 1000 * seconds)
+    shards = {shard: timers for shard, timers in shards.items() if shard not in spared}
     partitions = [
         TopicPartition(site.settings.topics.execute_engagement, each) for each in site.shards
     ]

@@ -1,12 +1,19 @@
 """How fast the wheels come back after Redis has lost all of them."""
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 
+from bench import lateness
 from bench.harness import Bench
 from bench.load import World, far_away, insert
 from bench.meter import Spent
 from bench.results import Figure
+from bench.site import Site
+
+RATE = 200
+"""Timers a second that fall due in the other shards while one is rebuilt."""
 
 
 async def run(bench: Bench) -> Sequence[Figure]:
@@ -37,6 +44,19 @@ async def run(bench: Bench) -> Sequence[Figure]:
                 return ended - began
 
             took = await bench.each_repeat(f"rebuild of {count:,} timers", seconds)
+            beside = await bench.each_repeat(
+                "lateness of the others while one shard is rebuilt", lambda: _beside(site, bench)
+            )
+    late = [
+        Figure(
+            name=f"lateness at {RATE}/s while another shard is rebuilt, {name}",
+            unit="ms",
+            values=[lateness.quantile(found, share) for found, _ in beside],
+            better="less",
+            notes={"timers of that shard": count // len(site.shards)},
+        )
+        for name, share in lateness.SHARES.items()
+    ]
     return [
         Figure(
             name=f"rebuild of {len(site.shards)} shards",
@@ -47,5 +67,25 @@ async def run(bench: Bench) -> Sequence[Figure]:
                 "seconds, with up to 1 s until it is noticed": took,
                 "processor": spent,
             },
-        )
+        ),
+        *late,
     ]
+
+
+async def _beside(site: Site, bench: Bench) -> lateness.Late:
+    """Shard 0 is rebuilt again and again while timers fall due in all the others."""
+    rebuilding = asyncio.create_task(_again_and_again(site))
+    try:
+        return await lateness.once(site, World(2), RATE, bench.of(20, 6), spared=[0])
+    finally:
+        rebuilding.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await rebuilding
+
+
+async def _again_and_again(site: Site) -> None:
+    while True:
+        before = (await site.wheel.size(0)).gen
+        await site.wheel.forget(0)
+        while (await site.wheel.size(0)).gen in (None, before):  # noqa: ASYNC110 (it is a server)
+            await asyncio.sleep(0.02)
