@@ -9,8 +9,9 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 
 import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
@@ -40,21 +41,18 @@ async def kill(site: Site, rng: random.Random) -> bool:
     return True
 
 
-async def kill_at_point(site: Site, rng: random.Random) -> bool:
+async def _kill_at(site: Site, rng: random.Random, kind: str, point: str) -> bool:
     """kill -9 at a named point."""
-    kind = rng.choice(("worker", "worker", "dispatcher", "dispatcher", "executor"))
-    named = {"worker": points.WORKER, "dispatcher": points.FIRING, "executor": points.EXECUTOR}
-    process, point = rng.choice(site.of(kind)), rng.choice([*named[kind]])
+    process = rng.choice(site.of(kind))
     async with process.lock:
         if not await process.listening(ARMED_S) or not process.arm(point, signal.SIGKILL):
             return False
         return await _dies(site, process, point)
 
 
-async def kill_in_takeover(site: Site, rng: random.Random) -> bool:
+async def _kill_in_takeover(site: Site, rng: random.Random, point: str) -> bool:
     """A dispatcher dies, and the one that takes its shards dies in the midst of that."""
     first, second = rng.sample(site.of("dispatcher"), 2)
-    point = rng.choice([*points.TAKEOVER])
     # `both`: who holds one lock and waits for another must be alone.
     async with site.both, first.lock, second.lock:
         if not await second.listening(ARMED_S) or not second.arm(point, signal.SIGKILL):
@@ -66,10 +64,9 @@ async def kill_in_takeover(site: Site, rng: random.Random) -> bool:
     return died
 
 
-async def kill_in_rebuild(site: Site, rng: random.Random) -> bool:
+async def _kill_in_rebuild(site: Site, rng: random.Random, point: str) -> bool:
     """Redis loses everything, and who rebuilds a wheel dies in the midst of that."""
     process = rng.choice(site.of("dispatcher"))
-    point = rng.choice([*points.REBUILD])
     async with site.locks["redis"], process.lock:
         if not await process.listening(ARMED_S) or not process.arm(point, signal.SIGKILL):
             return False
@@ -102,12 +99,9 @@ async def zombie(site: Site, rng: random.Random) -> bool:
     return True
 
 
-async def zombie_at_point(site: Site, rng: random.Random) -> bool:
+async def _freeze_at(site: Site, rng: random.Random, kind: str, point: str) -> bool:
     """A process freezes at a named point, others take over and go on, then it comes back."""
-    kind = rng.choice(("worker", "dispatcher"))
     process = rng.choice(site.of(kind))
-    named = points.WORKER if kind == "worker" else points.FIRING
-    point = rng.choice([*named])
     async with process.lock:
         if not await process.listening(ARMED_S) or not process.arm(point, signal.SIGSTOP):
             return False
@@ -422,13 +416,25 @@ async def _flush(site: Site) -> None:
             await client.flushall()
 
 
+def _at(
+    points_of: Mapping[str, object], name: str, do: Callable[..., Awaitable[bool]], **kind: str
+) -> dict[str, Fault]:
+    return {f"{name}@{point}": partial(do, point=point, **kind) for point in points_of}
+
+
 KILLS: dict[str, Fault] = {
     "kill": kill,
-    "kill-at-point": kill_at_point,
-    "kill-in-takeover": kill_in_takeover,
-    "kill-in-rebuild": kill_in_rebuild,
+    **_at(points.WORKER, "kill", _kill_at, kind="worker"),
+    **_at(points.FIRING, "kill", _kill_at, kind="dispatcher"),
+    **_at(points.EXECUTOR, "kill", _kill_at, kind="executor"),
+    **_at(points.TAKEOVER, "kill", _kill_in_takeover),
+    **_at(points.REBUILD, "kill", _kill_in_rebuild),
 }
-ZOMBIES: dict[str, Fault] = {"zombie": zombie, "zombie-at-point": zombie_at_point}
+ZOMBIES: dict[str, Fault] = {
+    "zombie": zombie,
+    **_at(points.WORKER, "freeze", _freeze_at, kind="worker"),
+    **_at(points.FIRING, "freeze", _freeze_at, kind="dispatcher"),
+}
 OTHERS: dict[str, Fault] = {
     "join": join,
     "leave": leave,

@@ -51,14 +51,15 @@ class Feeder:
         self._producer: AIOKafkaProducer | None = None
         self.fed = Fed()
 
-    async def run(self, seconds: float) -> Fed:
-        """Feed for so long. What Kafka does not take at once is sent until it does."""
+    async def run(self, seconds: float, enough: asyncio.Event) -> Fed:
+        """Feed for so long, and until `enough`. What Kafka does not take at once is sent until it
+        does."""
         began, number = time.monotonic(), 0
         posts: list[dict[str, Any]] = []
         sending: set[asyncio.Task[None]] = set()
         cancel_at = began + seconds * self._rng.uniform(0.4, 0.8)
         try:
-            while (now := time.monotonic()) < began + seconds:
+            while (now := time.monotonic()) < began + seconds or not enough.is_set():
                 event = self._event(number, posts)
                 number += 1
                 sending.add(asyncio.create_task(self._publish(event, twice=self._chance(0.1))))

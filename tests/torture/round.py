@@ -95,17 +95,19 @@ async def _turbulence(
     note: Any,
 ) -> Fed:
     feeder = Feeder(torn.current_settings(), random.Random(seed), rate=POSTS_A_SECOND)
+    enough = asyncio.Event()
+    feeding = asyncio.create_task(feeder.run(seconds, enough), name="feeder")
     doing = [asyncio.create_task(_do(torn, each, outcome, note), name=each.fault) for each in plan]
     try:
-        fed = await feeder.run(seconds)
         # A fault that hangs would be one of ours; none takes that long.
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(seconds + 60):
             await asyncio.gather(*doing)
+            enough.set()
+            return await feeding
     finally:
-        for task in doing:
+        for task in (feeding, *doing):
             task.cancel()
-        await asyncio.gather(*doing, return_exceptions=True)
-    return fed
+        await asyncio.gather(feeding, *doing, return_exceptions=True)
 
 
 async def _do(torn: Site, planned: Planned, outcome: Outcome, note: Any) -> None:

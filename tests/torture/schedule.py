@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from tests.torture.faults import KILLS, OF_SEVERAL_BROKERS, OTHERS, ZOMBIES
 
 KILLS_A_ROUND = 7
-OTHERS_A_ROUND = 4
+ZOMBIES_A_ROUND = 2
+OTHERS_A_ROUND = 5
+PLAIN = 5
+"""How often a kill at no point of its own comes for one at each point."""
 
 
 @dataclass(frozen=True)
@@ -20,18 +23,20 @@ class Planned:
 
 
 def schedule(rounds: int, seed: int, seconds: float, brokers: int) -> list[list[Planned]]:
-    """The faults of each round: kills and a zombie in each, all other kinds in turn.
+    """The faults of each round: so many kills, zombies and others, of each the kinds in turn.
 
-    Every kind of kill and of zombie comes about equally often; of the others each has come before
-    one comes again, so that 28 rounds have each of them five times at least.
+    A kind comes again only when each of its like has come, so that 30 rounds, half of them with
+    three brokers, have 210 kills, 60 zombies, and all else five times at least.
     """
     rng = random.Random(f"{seed}/{brokers}")
-    others = [*OTHERS, *(OF_SEVERAL_BROKERS if brokers > 1 else ())]
-    kills, zombies, rest = _dealt(rng, [*KILLS]), _dealt(rng, [*ZOMBIES]), _dealt(rng, others)
+    # Twice: they come in half of the rounds alone.
+    others = [*OTHERS, *([*OF_SEVERAL_BROKERS] * 2 if brokers > 1 else ())]
+    kills = _dealt(rng, [*KILLS, *["kill"] * (PLAIN - 1)])
+    zombies, rest = _dealt(rng, [*ZOMBIES]), _dealt(rng, others)
     plans = []
     for _ in range(rounds):
         faults = [next(kills) for _ in range(KILLS_A_ROUND)]
-        faults.append(next(zombies))
+        faults += [next(zombies) for _ in range(ZOMBIES_A_ROUND)]
         faults += [next(rest) for _ in range(OTHERS_A_ROUND)]
         rng.shuffle(faults)
         # Spread over the round, each a little off its place, and all after some traffic.

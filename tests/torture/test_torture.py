@@ -18,10 +18,10 @@ from tests.torture.servers import Servers
 
 # One of each family; what they do to one another is the long run's matter.
 PLAN = [
-    Planned(1.0, "kill-at-point", 11),
+    Planned(1.0, "kill@claimed", 11),
     Planned(1.5, "redis-flush", 1),
-    Planned(2.0, "zombie-at-point", 5),
-    Planned(3.0, "kill-in-takeover", 4),
+    Planned(2.0, "freeze@planned-in-postgres", 5),
+    Planned(3.0, "kill@cursor-read", 4),
     Planned(4.0, "postgres-cut", 1),
     Planned(5.0, "cut", 3),
     Planned(6.0, "redis-snapshot", 2),
