@@ -208,6 +208,7 @@ POSTS = ("post-detected", 0)
 
 DAMAGES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "Kafka has lost a confirmed event": ("lost", lambda e: e.posts.pop(0)),
+    "Kafka has lost a broken record": ("lost", lambda e: (e.posts.pop(1), e.letters.pop(0))),
     "a row is missing": ("lost", lambda e: _drop(e.rows, id=LIKE_2)),
     "an attempt was never sent": ("lost", lambda e: _drop(e.executes, activity_id=LIKE_2)),
     "the last of two attempts was never sent": (

@@ -95,7 +95,7 @@ def _asked(found: Evidence) -> dict[Key, _Asked]:
     asked: dict[Key, _Asked] = {}
     for record in sorted(found.posts, key=lambda each: (each.partition, each.offset)):
         event = record.value
-        if event is None or not isinstance(event.get("post_id"), str) or "pod_id" not in event:
+        if event is None or not _is_event(record):
             continue
         for member in event["member_ids"]:
             if member == event.get("author_id"):
@@ -305,13 +305,17 @@ def _counts(found: Evidence) -> Iterator[Violation]:
 def _letters(
     found: Evidence, expected: Expected, rows: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Violation]:
-    broken: set[str] = set()
+    # Also those of which the feeder has no confirmation, and does not know that they are there.
+    broken = {(each.partition, each.offset) for each in found.posts if not _is_event(each)}
+    buried: set[tuple[int, int]] = set()
     failed: set[str] = set()
     for letter in found.letters:
         name = letter.headers.get("ce_id", b"").decode()
+        topic, partition, offset = name.rsplit("/", 2)
+        at = int(partition), int(offset)
         activity = str((letter.value or {}).get("activity_id", ""))
-        if name in expected.broken:
-            broken.add(name)
+        if topic.endswith("post-detected") and at in broken:
+            buried.add(at)
         elif activity in rows and rows[activity]["status"] == "failed":
             failed.add(activity)
         else:
@@ -319,8 +323,12 @@ def _letters(
             yield Violation(
                 "letter", f"{name} does not belong on dead-letter: {reason}", activity or None
             )
-    for name in expected.broken - broken:
-        yield Violation("letter", f"{name} is broken, and not on dead-letter")
+    for at in sorted(broken - buried):
+        yield Violation("letter", f"{at} of post-detected is broken, and not on dead-letter")
+    for name in expected.broken:
+        _, partition, offset = name.rsplit("/", 2)
+        if (int(partition), int(offset)) not in broken:
+            yield Violation("lost", f"Kafka has lost {name}")
     for activity, row in rows.items():
         if row["status"] == "failed" and activity not in failed:
             yield Violation("letter", "failed, and not on dead-letter", activity)
@@ -392,6 +400,12 @@ def _cursors(found: Evidence) -> Iterator[Violation]:
             yield Violation(
                 "cursor", f"shard {number}: committed is {committed}, the wheel has {meta}"
             )
+
+
+def _is_event(record: Record) -> bool:
+    """Whether a record of post-detected is one; the feeder breaks them in plain ways alone."""
+    event = record.value or {}
+    return isinstance(event.get("post_id"), str) and "pod_id" in event
 
 
 def _by_activity(records: Iterable[Record]) -> dict[str, list[Record]]:
