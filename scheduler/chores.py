@@ -12,7 +12,7 @@ import structlog
 from msgspec import Struct
 
 from scheduler.errors import EngineError, TransientError
-from scheduler.tasks import ended
+from scheduler.tasks import cancelled, ended
 
 LOOK_S = 5.0
 """How often a process that does not lead tries to: the longest time without a leader."""
@@ -67,7 +67,7 @@ class Chores:
             await self._lease.release()
 
     async def _run(self) -> None:
-        while not _cancelled():
+        while not cancelled():
             if await self._acquired():
                 await self._lead()
             else:
@@ -101,7 +101,7 @@ class Chores:
 
 
 async def _repeat(chore: Chore) -> None:
-    while not _cancelled():
+    while not cancelled():
         try:
             await chore.run()
         except TransientError as error:
@@ -112,9 +112,3 @@ async def _repeat(chore: Chore) -> None:
         except Exception:
             log.exception("chore fails", chore=chore.name)
         await asyncio.sleep(chore.interval_s)
-
-
-def _cancelled() -> bool:
-    # Drivers use asyncio.wait_for, which in Python 3.11 can swallow a cancellation (gh-86296).
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

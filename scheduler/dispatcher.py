@@ -16,7 +16,7 @@ from scheduler.backoff import Backoff
 from scheduler.dispatch import ShardDispatcher, Turn
 from scheduler.errors import FencedError, TransientError, WheelLostError
 from scheduler.ports import ShardGroup, Wheel
-from scheduler.tasks import asked_to_end, ended
+from scheduler.tasks import cancelled, ended
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +159,7 @@ class Dispatcher:
                 # No wake-up ends it early: these come as often as timers are added.
                 await _passed(kept.left, backoff.next())
             except asyncio.CancelledError:
-                if asked_to_end():
+                if cancelled():
                     raise
                 # Seen in a process that came back from a SIGSTOP while a broker was away: a library
                 # had cancelled what we awaited of it.

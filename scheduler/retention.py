@@ -18,6 +18,7 @@ from scheduler.activity import Status
 from scheduler.errors import WheelLostError
 from scheduler.ports import Wheel
 from scheduler.settings import Settings
+from scheduler.tasks import end_if_cancelled
 
 BATCH = 1000
 """Rows of one statement, of some ten milliseconds: an ingest may have to wait for one."""
@@ -275,7 +276,7 @@ class Retention:
                     if surplus is not None and marks.covers(surplus):
                         found.append(surplus)
                 yield found
-                _end_if_cancelled()
+                end_if_cancelled()
 
 
 class _Newest:
@@ -299,12 +300,5 @@ def _now_s() -> float:
 
 async def _rest(began_s: float) -> None:
     """Rest for as long as the work has taken since `began_s`."""
-    _end_if_cancelled()
+    end_if_cancelled()
     await asyncio.sleep(_now_s() - began_s)
-
-
-def _end_if_cancelled() -> None:
-    # Drivers use asyncio.wait_for, which in Python 3.11 can swallow a cancellation (gh-86296).
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

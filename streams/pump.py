@@ -20,6 +20,7 @@ import structlog
 
 from scheduler.errors import TransientError
 from scheduler.ports import SourceRecord
+from scheduler.tasks import end_if_cancelled
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of one batch, where a record is not larger by itself: decoding it blocks the loop."""
@@ -151,11 +152,9 @@ class Pump(Generic[TokenT]):
         """Turn after turn, until cancelled. Raises what the applier raises: then nothing more may
         be acked, and the process should end.
         """
-        task = asyncio.current_task()
-        while task is None or not task.cancelling():
+        while True:
             await self.run_once()
-        # In Python 3.11 a driver's `wait_for` can swallow the cancellation (gh-86296).
-        raise asyncio.CancelledError
+            end_if_cancelled()
 
     async def run_once(self) -> int:
         """Apply and ack one batch; returns its size. 0: there was none, and the stores were

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pod_automation.cli.exit_codes import ExitCode
-from pod_automation.cli.loop import answer, end_if_cancelled
+from pod_automation.cli.loop import answer
 from pod_automation.cli.terminal import error, note, result, table
 from pod_automation.dead_letters.choice import Choice
 from pod_automation.dead_letters.index import Index
@@ -27,6 +27,7 @@ from scheduler.adapters.postgres_replays import PostgresReplays
 from scheduler.errors import EngineError
 from scheduler.migrations import check_schema
 from scheduler.settings import Settings
+from scheduler.tasks import end_if_cancelled
 
 CHUNK_LETTERS = 200
 CHUNK_BYTES = 8 << 20

@@ -81,8 +81,8 @@ async def _rebuild(
     """Seconds that each rebuilt shard took; without `timeout_s` nothing is waited for."""
     import asyncio
 
-    from pod_automation.cli.loop import cancelled
     from scheduler.adapters.redis_wheel import RedisWheel
+    from scheduler.tasks import cancelled
 
     wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
     rebuilt: dict[int, float] = {}

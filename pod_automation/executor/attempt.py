@@ -13,6 +13,7 @@ import structlog
 from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler, Permanent, Retry
 from scheduler.backoff import Backoff
+from scheduler.tasks import end_if_cancelled
 from schemas.events import EngagementExecuted
 from schemas.events import Outcome as Outcomes
 from schemas.ids import result_event_id
@@ -187,7 +188,5 @@ async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
             return await ask()
         except Exception as error:
             log.debug("the store of what is done is away", reason=str(error))
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise asyncio.CancelledError  # a driver has swallowed it
+        end_if_cancelled()
         await backoff.wait()

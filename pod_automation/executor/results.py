@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from scheduler.adapters.kafka_producer import fetched, throw_away
 from scheduler.backoff import Backoff
+from scheduler.tasks import end_if_cancelled
 from schemas.codec import encode
 from schemas.events import EngagementExecuted
 from schemas.headers import Headers, event_headers
@@ -79,9 +80,7 @@ class ResultSender:
                     log.info("results are sent again")
                 away = False
                 backoff.reset()
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError  # a driver has swallowed it
+            end_if_cancelled()
 
     async def flushed(self) -> None:
         """Wait until all that was put is confirmed; `run` must be running."""

@@ -12,6 +12,7 @@ import asyncpg
 from scheduler.adapters.postgres_errors import translated
 from scheduler.errors import StoreUnavailableError
 from scheduler.sql import query
+from scheduler.tasks import end_if_cancelled
 
 TIMEOUT_S = 5.0
 """A server that does not answer within this time counts as away."""
@@ -65,10 +66,7 @@ class PostgresLease:
                         await connection.fetchval(query("ping"))
                 except StoreUnavailableError:
                     break
-            # The driver may have swallowed a cancellation (gh-86296).
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError
+            end_if_cancelled()
         self._drop()
 
     async def release(self) -> None:
