@@ -20,10 +20,13 @@ from redis.exceptions import RedisError
 
 from pod_automation.stack.ports import HOST
 from tests.torture import points
+from tests.torture.evidence import Shard, wheels
 from tests.torture.processes import Process
 from tests.torture.site import SESSION_S, Site
 
 Fault = Callable[[Site, random.Random], Awaitable[bool]]
+
+POSTS = "post-detected"
 
 ARMED_S = 6.0
 """How long a named point is waited for, and as long before that the start of its process."""
@@ -367,6 +370,15 @@ async def redis_full(site: Site, rng: random.Random) -> bool:
         await client.config_set("maxmemory", 0)
         site.note("redis has room")
     return True
+
+
+def _sum(shards: Mapping[int, Shard], field: str) -> int:
+    return sum(
+        int(value)
+        for shard in shards.values()
+        for name, value in shard.meta.items()
+        if name.endswith(field)
+    )
 
 
 async def redis_disk_full(site: Site, rng: random.Random) -> bool:
