@@ -365,10 +365,16 @@ async def redis_full(site: Site, rng: random.Random) -> bool:
     async with site.locks["redis"], site.servers.redis_client() as client:
         used = (await client.info("memory"))["used_memory"]
         await client.config_set("maxmemory", max(1, used - (1 << 16)))
+        before = await wheels(site.current_settings())
         site.note("redis full", used=used)
         await asyncio.sleep(rng.uniform(1.5, 3.5))
+        after = await wheels(site.current_settings())
         await client.config_set("maxmemory", 0)
-        site.note("redis has room")
+        site.note(
+            "redis has room",
+            batches_fired=_sum(after, "seq") - _sum(before, "seq"),
+            posts_added=_sum(after, POSTS) - _sum(before, POSTS),
+        )
     return True
 
 
