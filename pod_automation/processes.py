@@ -59,6 +59,7 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
             topics.wheel_cursor,
             settings.dispatcher_group,
             settings.session_timeout_ms,
+            settings.instance_of("dispatcher"),
         )
         stack.push_async_callback(group.close)
         rebuild = Rebuild(

@@ -57,5 +57,16 @@ class DataRefusedError(PermanentError):
     """PostgreSQL refuses the data of a batch (SQLSTATE 22 or 23): find the culprit by bisection."""
 
 
+class InstanceReplacedError(PermanentError):
+    """Another process has joined the group under this one's instance id; the newer one stays."""
+
+    def __init__(self, instance_id: str) -> None:
+        self.instance_id = instance_id
+        super().__init__(
+            f"another process has started as {instance_id}: give each process of a kind a"
+            " POD_AUTOMATION_INSTANCE_ID of its own, or none"
+        )
+
+
 class SettingsError(PermanentError):
     """A setting is wrong; the message names it."""

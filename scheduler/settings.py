@@ -125,6 +125,12 @@ class Settings(BaseSettings):
         ge=1000,
         description="Silence after which Kafka gives a process's shards to another.",
     )
+    instance_id: str = Field(
+        "",
+        pattern=r"^[a-zA-Z0-9._-]{0,64}$",
+        description="Name of this process among those of its kind: started again after a crash it"
+        " gets its shards back without a rebalance. Letters, digits, “.”, “_”, “-”; empty: none.",
+    )
     shutdown_grace_ms: int = Field(
         8000, ge=100, description="Time for an orderly stop; after it the process just ends."
     )
@@ -182,6 +188,10 @@ class Settings(BaseSettings):
     def dispatcher_group(self) -> str:
         """Consumer group of the dispatchers."""
         return self.topic_prefix + DISPATCHER_GROUP
+
+    def instance_of(self, kind: str) -> str | None:
+        """Instance id in the group of the processes of `kind`; None for a dynamic member."""
+        return f"{self.topic_prefix}{kind}-{self.instance_id}" if self.instance_id else None
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -4,19 +4,18 @@ Inside this narrow envelope Faust is sound; outside it loses records (docs/guara
 `take`, never an exception out of the agent, never an ack by Faust itself.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import faust
 import faust.streams
+from faust.tables.manager import TableManager
 from faust.transport.drivers.aiokafka import Consumer
 from faust.types import TP, AppT, EventT, Message, StreamT
 
-from scheduler.adapters.kafka_consumer import (
-    HEARTBEATS_PER_SESSION,
-    METADATA_MAX_AGE_MS,
-    NEVER_MS,
-)
+from scheduler.adapters import kafka_member
+from scheduler.adapters.kafka_member import METADATA_MAX_AGE_MS, NEVER_MS, heartbeat_ms
 from scheduler.errors import PermanentError
 from scheduler.ports import SourceRecord
 from scheduler.settings import Settings
@@ -68,6 +67,15 @@ class _Consumer(Consumer):
         await super()._add_gap(tp, offset_from, offset_to - 1)
 
 
+class _NoTables(TableManager):
+    """Faust gives tables a second to register before it joins the group. There are none, and a
+    worker that comes back would come back a second later."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 class _App(faust.App):
     """An app that leaves no files behind: there are no tables here that would need a folder."""
 
@@ -109,12 +117,13 @@ def build_app(
         processing_guarantee="at_least_once",
         broker_commit_interval=COMMIT_INTERVAL_S,
         broker_session_timeout=session_s,
-        broker_heartbeat_interval=max(0.1, session_s / HEARTBEATS_PER_SESSION),
+        broker_heartbeat_interval=heartbeat_ms(settings.session_timeout_ms) / 1000,
         broker_rebalance_timeout=session_s,
         broker_request_timeout=max(40.0, 2 * session_s),
         broker_max_poll_interval=NEVER_MS / 1000,
         broker_max_poll_records=POLL_RECORDS,
         consumer_max_fetch_size=FETCH_BYTES,
+        consumer_group_instance_id=settings.instance_of("worker"),
         consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=STREAM_BUFFER,
@@ -123,6 +132,7 @@ def build_app(
         topic_disable_leader=True,
         topic_allow_declare=False,
         table_standby_replicas=0,
+        TableManager=_NoTables,
         web_enabled=False,
         worker_redirect_stdouts=False,
         autodiscover=False,
@@ -177,6 +187,33 @@ def build_app(
     app.on_rebalance_complete.connect(complete, weak=False)
     app.on_partitions_revoked.connect(revoked, weak=False)
     return app
+
+
+async def leave(app: "faust.App") -> None:
+    """Commit what is acked and leave the group, which others must not wait for: stopping the rest
+    of the app takes a second. Unbounded: give it a time limit.
+
+    To be called when nothing is acked any more.
+    """
+    if app._consumer is None:
+        return
+    thread = cast(_Consumer, app._consumer)._thread
+    kafka = thread._consumer
+    if kafka is None:
+        return
+    await app._consumer.commit()
+    await asyncio.wrap_future(
+        asyncio.run_coroutine_threadsafe(kafka_member.leave(kafka), thread.thread_loop)
+    )
+
+
+def check_replaced(app: "faust.App") -> None:
+    """Raises `InstanceReplacedError` when another worker has joined under our instance id.
+
+    To be asked now and then: Faust takes no notice, and would wait for records for ever.
+    """
+    if app._consumer is not None:
+        kafka_member.check_replaced(cast(_Consumer, app._consumer)._thread._consumer)
 
 
 def press(app: "faust.App", topic: str, partition: int, on: bool) -> None:

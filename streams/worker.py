@@ -13,13 +13,13 @@ from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.apply import PostDetectedApplier
 from scheduler.commands import CommandApplier
-from scheduler.errors import EngineError, PermanentError, TransientError
+from scheduler.errors import EngineError, InstanceReplacedError, PermanentError, TransientError
 from scheduler.migrations import check_schema
 from scheduler.patience import Patience
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.results import ResultApplier
 from scheduler.settings import Settings
-from streams.app import Token, build_app, check_faust, press
+from streams.app import Token, build_app, check_faust, check_replaced, leave, press
 from streams.lane import Lane
 from streams.pump import Applier, PumpLimits
 from streams.quiet import quiet_libraries
@@ -28,6 +28,12 @@ from streams.stall import StallDetector
 from streams.watchdog import EXIT_CRASHED, EXIT_STALLED, Watchdog, end_process
 
 LOOKS_PER_STALL = 6
+LEAVE_S = 1.0
+"""For the last commit and the group's answer. Without them its session has to run out."""
+
+REPLACED_LOOK_S = 0.5
+"""How soon a worker notices that another one has its instance id."""
+
 STOP_S = 0.6
 """Share of the grace that the pumps may take for the batch in hand; the rest is for Faust."""
 
@@ -132,14 +138,17 @@ class Worker:
             asyncio.create_task(app.start(), name="faust"),
             asyncio.create_task(app._crashed.wait(), name="faust-crash"),
             asyncio.create_task(self._watch_lag(), name="lag"),
+            asyncio.create_task(self._watch_instance(), name="instance"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
-        starting, crashed, _, stopping = tasks
+        starting, crashed, _, replaced, stopping = tasks
+        ends = [stopping, crashed, replaced]
         try:
-            await asyncio.wait([starting, stopping, crashed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
             if starting.done() and (error := starting.exception()) is not None:
                 raise WorkerCrashedError(f"Faust cannot start: {error!r}") from error
-            await asyncio.wait([stopping, crashed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            check_replaced(app)
             if not stop.is_set():
                 raise WorkerCrashedError(f"Faust has given up: {app.crash_reason!r}")
         finally:
@@ -157,6 +166,12 @@ class Worker:
         except TimeoutError:
             log.warning("a batch in hand is left unacked: it will come again")
         await self._end_lanes()
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await leave(self._app)
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            log.warning("the group could not be left; it will miss this worker", reason=reason)
         starting.cancel()
         await self._app.stop()
         log.info("worker has stopped")
@@ -187,6 +202,15 @@ class Worker:
             # It says what to do, which a traceback would hide.
             self._end(EXIT_CRASHED, f"the worker ends, unacked: {error}", None)
         self._end(EXIT_CRASHED, "the worker ends, unacked: applying has failed", error)
+
+    async def _watch_instance(self) -> None:
+        """Returns when another worker has started under our instance id."""
+        try:
+            while True:
+                await asyncio.sleep(REPLACED_LOOK_S)
+                check_replaced(self._app)
+        except InstanceReplacedError:
+            return
 
     async def _watch_lag(self) -> None:
         """Ends the process when records wait and Faust delivers none."""

@@ -11,6 +11,7 @@
 | 70 | BUG | an error of ours, with a traceback | report it |
 | 74 | GRACE_OVER | an orderly stop took longer than the grace; nothing is lost | |
 | 75 | STALLED | the worker made no progress, and ended so that its supervisor restarts it | |
+| 78 | REPLACED | another process has started under the same POD_AUTOMATION_INSTANCE_ID | one id a process |
 | 130 | INTERRUPTED | Ctrl-C | |
 """  # noqa: E501 - a table
 
@@ -30,6 +31,7 @@ class ExitCode(IntEnum):
     BUG = 70
     GRACE_OVER = 74
     STALLED = 75
+    REPLACED = 78
     INTERRUPTED = 130
 
 
@@ -44,5 +46,6 @@ Exit codes:
    70  a bug, with its traceback; please report it
    74  an orderly stop took too long and was cut off (nothing is lost)
    75  the worker made no progress and ended, to be restarted
+   78  another process has started under the same POD_AUTOMATION_INSTANCE_ID
   130  interrupted by Ctrl-C
 """

@@ -80,7 +80,12 @@ def failed(raised: BaseException) -> ExitCode:
     A user's mistake or a store that is away is one line, with its traceback only under `--debug`; a
     bug always shows its traceback.
     """
-    from scheduler.errors import EngineError, SettingsError, StoreUnavailableError
+    from scheduler.errors import (
+        EngineError,
+        InstanceReplacedError,
+        SettingsError,
+        StoreUnavailableError,
+    )
 
     code = ExitCode.BUG
     hint = ""
@@ -96,6 +101,8 @@ def failed(raised: BaseException) -> ExitCode:
         code = ExitCode.STACK
     elif _is(raised, "streams.worker", "WorkerCrashedError"):
         code = ExitCode.STALLED
+    elif isinstance(raised, InstanceReplacedError):
+        code = ExitCode.REPLACED
     elif isinstance(raised, EngineError):
         code = ExitCode.NOT_READY
     if code is ExitCode.BUG or debugging():

@@ -14,8 +14,8 @@ from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler
 from pod_automation.executor.in_hand import InHand, Work
 from pod_automation.executor.results import ResultSender
-from scheduler.adapters.kafka_consumer import check_alive, member
 from scheduler.adapters.kafka_consumer import stop as stop_consumer
+from scheduler.adapters.kafka_member import check_alive, check_replaced, member
 from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineError
@@ -40,6 +40,10 @@ FETCH_BYTES = 128 * 1024
 MAX_AHEAD = 1000
 """Results confirmed behind an engagement that is still in hand. More, and its partition pauses:
 after a crash all of them would come again."""
+
+REVOKED_S = 0.4
+"""How long a rebalance may wait for what is being handled here, and as long again for the offsets:
+until all members have let go, nobody gets what one that has stopped has left behind."""
 
 CLEANUP_S = 3.0
 """Of the grace of a stop: for the results, the offsets and the leave, after the handlers."""
@@ -181,6 +185,7 @@ class Executor:
                 away = False
                 await self._read(consumer, backoff)
             except (KafkaError, OSError, TimeoutError) as error:
+                check_replaced(consumer)
                 if not away:
                     log.warning("reading waits", reason=str(error) or type(error).__name__)
                 away = True
@@ -197,6 +202,7 @@ class Executor:
             self._settings.kafka_bootstrap,
             self._settings.executor_group,
             self._settings.session_timeout_ms,
+            self._settings.instance_of("executor"),
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES,
@@ -246,13 +252,14 @@ class Executor:
         """A rebalance begins. Handlers go on, for the partition may come back; those that end soon
         are waited for, for it may not. Both together must fit into the rebalance's time."""
         self._in_hand.hold()
-        share_s = self._settings.session_timeout_ms / 1000 / 4
+        share_s = min(REVOKED_S, self._settings.session_timeout_ms / 1000 / 4)
         await _within(share_s, self._in_hand.until(self._in_hand.settled))
         await _within(share_s, self._commit())
 
     def _assigned(self, partitions: Collection[int]) -> None:
         self._committed.clear()
         self._in_hand.assigned(partitions)
+        log.info("partitions assigned", partitions=sorted(partitions))
         if self._draining:
             self._in_hand.hold()
 

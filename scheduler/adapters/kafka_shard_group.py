@@ -7,26 +7,37 @@ from collections.abc import Collection
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 
-from scheduler.adapters.kafka_consumer import check_alive, member
+from scheduler.adapters.kafka_consumer import stop
 from scheduler.adapters.kafka_errors import translated
+from scheduler.adapters.kafka_member import check_alive, leave, member, unless_replaced
 from scheduler.tasks import ended
 
 log = structlog.get_logger(__name__)
 
 POLL_MS = 1000
 
-CLOSE_S = 5.0
+LEAVE_S = 3.0
+"""How long the group may take to let a member go. A rebalance that waits for somebody dead takes
+longer, and there is no leaving meanwhile."""
 
 
 class KafkaShardGroup:
     """The `ShardGroup` port, over the partitions of `wheel-cursor`."""
 
-    def __init__(self, bootstrap: str, topic: str, group_id: str, session_timeout_ms: int) -> None:
-        """Joins on the first `changed`."""
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        group_id: str,
+        session_timeout_ms: int,
+        instance_id: str | None = None,
+    ) -> None:
+        """Joins on the first `changed`, as a static member if there is an `instance_id`."""
         self._bootstrap = bootstrap
         self._topic = topic
         self._group_id = group_id
         self._session_timeout_ms = session_timeout_ms
+        self._instance_id = instance_id
         self._consumer: AIOKafkaConsumer | None = None
         self._polling: asyncio.Task[None] | None = None
         self._assignments: asyncio.Queue[frozenset[int]] = asyncio.Queue()
@@ -57,26 +68,31 @@ class KafkaShardGroup:
         raise RuntimeError("the group's poll loop ended without a reason")
 
     async def close(self) -> None:
-        """Leave the group, so that others get the shards at once. Bounded in time."""
+        """See `ShardGroup.close`."""
         consumer, self._consumer = self._consumer, None
         polling, self._polling = self._polling, None
         if polling is not None:
             await ended(polling)
         if consumer is not None:
             with contextlib.suppress(Exception):
-                async with asyncio.timeout(CLOSE_S):
-                    await consumer.stop()
+                async with asyncio.timeout(LEAVE_S):
+                    await leave(consumer)
+            await stop(consumer)
 
     async def _join(self) -> None:
         consumer = member(
-            self._bootstrap, self._group_id, self._session_timeout_ms, auto_offset_reset="latest"
+            self._bootstrap,
+            self._group_id,
+            self._session_timeout_ms,
+            self._instance_id,
+            auto_offset_reset="latest",
         )
         consumer.subscribe([self._topic], listener=_Listener(consumer, self._assignments))
-        with translated():
+        with translated(), unless_replaced(consumer):
             try:
                 await consumer.start()
             except BaseException:
-                await consumer.stop()
+                await stop(consumer)
                 raise
         self._consumer = consumer
         self._polling = asyncio.create_task(self._poll(consumer), name="group-poll")
@@ -86,7 +102,8 @@ class KafkaShardGroup:
         # when the group has thrown it out for good.
         while True:
             check_alive(consumer)
-            await consumer.getmany(timeout_ms=POLL_MS)
+            with unless_replaced(consumer):
+                await consumer.getmany(timeout_ms=POLL_MS)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped here

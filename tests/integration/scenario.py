@@ -65,6 +65,11 @@ class EngineProcess:
                 self._process.kill()
             await self._process.wait()
 
+    async def ended(self) -> int:
+        """Wait until it ends by itself; returns the exit code."""
+        assert self._process is not None
+        return await self._process.wait()
+
     async def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         assert self._process is not None
