@@ -6,7 +6,7 @@ alone the shards that stay.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,12 @@ log = structlog.get_logger(__name__)
 
 IDLE_MS = 1000
 """Longest sleep of an idle shard: bounds what a lost wake-up or a lost wheel can cost."""
+
+HANDOVER_S = 1.0
+"""How long a shard that is given away goes on firing at most, until its next owner takes it."""
+
+HANDOVER_LOOK_S = 0.1
+"""How soon it notices then that it was taken, with nothing due."""
 
 FLUSH_S = 1.0
 """How long a shard that is given away may go on projecting; its next owner does the rest."""
@@ -53,6 +59,12 @@ class _Kept:
     def leaving(self) -> bool:
         """Whether the shard is to be given away."""
         return self.left.is_set()
+
+    def leave(self) -> None:
+        """Give it away."""
+        if not self.leaving:
+            self.left.set()
+            self.wake.set()
 
 
 class Dispatcher:
@@ -91,8 +103,7 @@ class Dispatcher:
         stopped = asyncio.create_task(stop.wait(), name="stop")
         try:
             while not stopped.done():
-                shards = [kept.task for kept in self._kept.values() if not kept.leaving]
-                running = [stopped, *loops, *shards]
+                running = [stopped, *loops, *(kept.task for kept in self._kept.values())]
                 changed = asyncio.create_task(self._owned_changed.wait())
                 await asyncio.wait([*running, changed], return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
@@ -101,9 +112,18 @@ class Dispatcher:
                     if task.cancelled():
                         raise RuntimeError(f"task {task.get_name()} was cancelled from within")
                     if task.done():
-                        # None of them ends by itself: whatever this raises is a bug.
+                        # Only a shard that was given away ends: whatever this raises is a bug.
                         task.result()
-            await self._leave(list(self._kept))
+                for shard, kept in list(self._kept.items()):
+                    if kept.task.done():
+                        kept.task.result()  # it may have come after this wait had begun
+                        del self._kept[shard]
+            # The group first: while its other members hear of it and take the shards, these go on
+            # firing here, so nothing waits for what is left to be done.
+            await ended(loops[0])
+            leaving = asyncio.create_task(self._group.close(), name="leave-group")
+            await self._leave()
+            await leaving
         finally:
             stopped.cancel()
             await ended(*loops, *(kept.task for kept in self._kept.values()))
@@ -118,25 +138,34 @@ class Dispatcher:
                 await backoff.wait()
                 continue
             backoff.reset()
-            # Act on the difference alone; what was revoked and is ours again never pauses.
-            await self._leave([shard for shard in self._kept if shard not in assigned])
-            for shard in sorted(assigned - self._kept.keys()):
-                self._kept[shard] = _Kept(
-                    asyncio.create_task(self._keep(shard), name=f"shard-{shard}")
-                )
+            self._assign(assigned)
             log.info("shards assigned", shards=sorted(assigned))
             self._owned_changed.set()
 
-    async def _leave(self, shards: list[int]) -> None:
-        leaving = [self._kept[shard] for shard in shards]
-        for kept in leaving:
-            kept.left.set()
-            kept.wake.set()
-        if leaving:
-            await asyncio.wait([kept.task for kept in leaving], timeout=STOP_S)
-        for shard, kept in zip(shards, leaving, strict=True):
-            await ended(kept.task)
-            self._kept.pop(shard, None)
+    def _assign(self, assigned: Collection[int]) -> None:
+        """Act on the difference alone; what was revoked and is ours again never pauses."""
+        for shard in sorted(assigned):
+            kept = self._kept.get(shard)
+            if kept is None or kept.task.done():
+                self._kept[shard] = _Kept(
+                    asyncio.create_task(self._keep(shard), name=f"shard-{shard}")
+                )
+            else:
+                # It may still be giving it away.
+                kept.left.clear()
+        for shard, kept in self._kept.items():
+            if shard not in assigned:
+                # Nobody waits for it: a shard that hangs here fires elsewhere all the same.
+                kept.leave()
+
+    async def _leave(self) -> None:
+        kept = list(self._kept.values())
+        for each in kept:
+            each.leave()
+        if kept:
+            await asyncio.wait([each.task for each in kept], timeout=STOP_S)
+        await ended(*(each.task for each in kept))
+        self._kept.clear()
 
     async def _keep(self, shard: int) -> None:
         """Own `shard` for as long as it is assigned."""
@@ -182,27 +211,46 @@ class Dispatcher:
     ) -> None:
         projecting = asyncio.create_task(owner.project(), name=f"project-{shard}")
         try:
-            while not kept.leaving:
+            ours = True
+            while ours:
                 turn = await self._turn(shard, kept, owner)
                 if turn.busy:
                     backoff.reset()
                 if projecting.done():
                     # It never ends by itself: whatever this raises is a bug.
                     projecting.result()
+                if kept.leaving:
+                    ours = await self._still_ours(shard, kept, owner)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await owner.flush()
         finally:
             await ended(projecting)
 
-    async def _turn(self, shard: int, kept: _Kept, owner: ShardDispatcher) -> Turn:
+    async def _still_ours(self, shard: int, kept: _Kept, owner: ShardDispatcher) -> bool:
+        """Fire on until the next owner takes the shard, or for `HANDOVER_S`: there may be none.
+        True when the shard has come back to us before that."""
+        clock = asyncio.get_running_loop().time
+        end_s = clock() + HANDOVER_S
+        # Looked at between the turns: a transaction that is cut off holds up its readers.
+        while kept.leaving and (left_s := end_s - clock()) > 0:
+            try:
+                await self._turn(shard, kept, owner, min(left_s, HANDOVER_LOOK_S))
+            except FencedError as error:
+                log.info("shard handed over", shard=shard, reason=str(error))
+                return False
+        return not kept.leaving
+
+    async def _turn(
+        self, shard: int, kept: _Kept, owner: ShardDispatcher, longest_s: float = IDLE_MS / 1000
+    ) -> Turn:
         kept.wake.clear()
         turn = await owner.run_once()
         if turn.busy:
             self._observe(shard, turn)
         else:
-            idle_ms = IDLE_MS if turn.idle_ms is None else min(turn.idle_ms, IDLE_MS)
-            await _passed(kept.wake, idle_ms / 1000)
+            idle_s = longest_s if turn.idle_ms is None else min(turn.idle_ms / 1000, longest_s)
+            await _passed(kept.wake, idle_s)
         return turn
 
     async def _listen(self) -> None:

@@ -350,4 +350,8 @@ class ShardGroup(Protocol):
         """The shards that are this process's at present."""
 
     async def changed(self) -> frozenset[int]:
-        """Waits for the next assignment. Raises `StoreUnavailableError`."""
+        """Waits for the next assignment. Raises `StoreUnavailableError`, and
+        `InstanceReplacedError` when this process must end."""
+
+    async def close(self) -> None:
+        """Leave, so that others get the shards at once. Bounded in time; raises nothing."""

@@ -24,6 +24,9 @@ class Group:
         self.assigned = frozenset({0})
         return self.assigned
 
+    async def close(self) -> None:
+        pass
+
 
 class Wakes:
     @asynccontextmanager
