@@ -122,6 +122,10 @@ class Site:
                     records += found
         return records
 
+    async def fetch(self, sql: str, *arguments: object) -> "Sequence[asyncpg.Record]":
+        """Rows out of the database."""
+        return await self._database.fetch(sql, *arguments)
+
     async def rows(self, sql: str, *arguments: object) -> int:
         """One number out of the database."""
         return int(await self._database.fetchval(sql, *arguments))
@@ -145,6 +149,26 @@ class Process(Child):
         """Its process id."""
         assert self._process is not None
         return self._process.pid
+
+    struck_ms = 0
+    """When it was last told to end, or killed, in milliseconds UTC."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    async def stop(self) -> None:
+        """See `Child.stop`."""
+        self.struck_ms = time.time_ns() // 1_000_000
+        await super().stop()
+
+    async def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        self.struck_ms = time.time_ns() // 1_000_000
+        self._process.kill()
+        await self._process.wait()
 
     async def said(self, words: str, times: int = 1) -> None:
         """Wait until its log has `words` so many times."""
