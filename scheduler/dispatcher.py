@@ -16,7 +16,7 @@ from scheduler.backoff import Backoff
 from scheduler.dispatch import ShardDispatcher, Turn
 from scheduler.errors import FencedError, TransientError, WheelLostError
 from scheduler.ports import ShardGroup, Wheel
-from scheduler.tasks import cancelled, ended
+from scheduler.tasks import ended
 
 log = structlog.get_logger(__name__)
 
@@ -186,13 +186,6 @@ class Dispatcher:
             except TransientError as error:
                 log.warning("shard interrupted, taking it anew", shard=shard, error=str(error))
                 # No wake-up ends it early: these come as often as timers are added.
-                await _passed(kept.left, backoff.next())
-            except asyncio.CancelledError:
-                if cancelled():
-                    raise
-                # Seen in a process that came back from a SIGSTOP while a broker was away: a library
-                # had cancelled what we awaited of it.
-                log.warning("shard interrupted, taking it anew", shard=shard, error="cancelled")
                 await _passed(kept.left, backoff.next())
 
     async def _own(self, shard: int, kept: _Kept, backoff: Backoff) -> None:

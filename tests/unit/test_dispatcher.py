@@ -95,10 +95,8 @@ async def fires_again(site: Site) -> None:
     [
         StoreUnavailableError("Kafka", "away"),
         FencedError(0, "epoch"),
-        # A library has cancelled what we awaited of it; nobody has cancelled us.
-        asyncio.CancelledError(),
     ],
-    ids=["away", "fenced", "cancelled-from-within"],
+    ids=["away", "fenced"],
 )
 async def test_an_interrupted_shard_is_taken_anew(error: BaseException) -> None:
     site = Site(error)
