@@ -7,6 +7,7 @@ from decimal import Decimal
 import aiokafka.producer.sender
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import IllegalOperation
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata
 
@@ -118,42 +119,30 @@ class KafkaShardLog:
         producer = self._producer
         if producer is None:
             raise StoreUnavailableError("Kafka", "the shard's log is not fenced")
-        with translated(self._shard):
+        topics, shard = self._topics, self._shard
+        executes = _Batches(producer, topics.execute_engagement, shard)
+        statuses = _Batches(producer, topics.engagement_status, shard)
+        results = _Batches(producer, topics.engagement_executed, shard)
+        with translated(shard):
             async with asyncio.timeout(CALL_S):
-                execute_headers = headers_behind_id(ExecuteEngagement, at_ms)
-                status_headers = headers_behind_id(EngagementStatus, at_ms)
-                executes = _Batches(producer, self._topics.execute_engagement, self._shard)
-                statuses = _Batches(producer, self._topics.engagement_status, self._shard)
-                for start in range(0, len(timers), ENCODE_SLICE):
-                    if start:
-                        await asyncio.sleep(0)
-                    for timer in timers[start : start + ENCODE_SLICE]:
-                        key = timer.post_id.encode()
-                        event_id = execute_event_id(timer.activity_id, timer.attempt)
-                        await executes.append(
-                            key,
-                            _execute(timer, at_ms),
-                            [("ce_id", event_id.encode()), *execute_headers],
-                        )
-                        event_id = status_event_id(timer.activity_id, "dispatched", timer.attempt)
-                        await statuses.append(
-                            key,
-                            _dispatched(timer, at_ms),
-                            [("ce_id", event_id.encode()), *status_headers],
-                        )
-                await executes.send()
-                await statuses.send()
-                given_up = await self._give_up(producer, timeouts, at_ms)
-                moved = await producer.send(
-                    self._topics.wheel_cursor,
-                    codec.encode(cursor),
-                    key=b"%d" % self._shard,
-                    partition=self._shard,
-                    headers=event_headers(WheelCursor, f"{self._shard}:{cursor.nonce}", at_ms),
-                )
+                try:
+                    await _fire(timers, at_ms, executes, statuses)
+                    await self._give_up(timeouts, at_ms, results)
+                    moved = await producer.send(
+                        topics.wheel_cursor,
+                        codec.encode(cursor),
+                        key=b"%d" % shard,
+                        partition=shard,
+                        headers=event_headers(WheelCursor, f"{shard}:{cursor.nonce}", at_ms),
+                    )
+                except IllegalOperation:
+                    # Something that was sent before this has failed meanwhile, and with it the
+                    # transaction. What that was says whether we are fenced.
+                    await asyncio.gather(*executes.sent, *statuses.sent, *results.sent)
+                    raise StoreUnavailableError("Kafka", "the transaction has failed") from None
                 moved.add_done_callback(fetched)
                 # The commit waits for all of these, but does not look whether they failed.
-                await asyncio.gather(*executes.sent, *statuses.sent, *given_up.sent, moved)
+                await asyncio.gather(*executes.sent, *statuses.sent, *results.sent, moved)
                 await producer.commit_transaction()
                 await producer.begin_transaction()
                 return await statuses.last_offset()
@@ -164,13 +153,10 @@ class KafkaShardLog:
         if producer is not None:
             await throw_away(producer)
 
-    async def _give_up(
-        self, producer: AIOKafkaProducer, timeouts: Sequence[Timer], at_ms: int
-    ) -> "_Batches":
+    async def _give_up(self, timeouts: Sequence[Timer], at_ms: int, results: "_Batches") -> None:
         # Faust reads these before they are committed, and even where they never are. That does no
         # harm: the deadline has come all the same, and of the copies that follow none counts, since
         # the row is at another attempt by then.
-        results = _Batches(producer, self._topics.engagement_executed, self._shard)
         headers = timeout_headers_behind_id(at_ms)
         for start in range(0, len(timeouts), ENCODE_SLICE):
             await asyncio.sleep(0)
@@ -182,7 +168,6 @@ class KafkaShardLog:
                     [("ce_id", event_id.encode()), *headers],
                 )
         await results.send()
-        return results
 
     async def _range(self, partition: TopicPartition) -> tuple[int, int]:
         # Read uncommitted on purpose: under read_committed `end_offsets` is the last stable
@@ -228,6 +213,28 @@ class _Batches:
         if not self.sent:
             return -1
         return int((await self.sent[-1]).offset) + self._last_count - 1
+
+
+async def _fire(
+    timers: Sequence[Timer], at_ms: int, executes: _Batches, statuses: _Batches
+) -> None:
+    execute_headers = headers_behind_id(ExecuteEngagement, at_ms)
+    status_headers = headers_behind_id(EngagementStatus, at_ms)
+    for start in range(0, len(timers), ENCODE_SLICE):
+        if start:
+            await asyncio.sleep(0)
+        for timer in timers[start : start + ENCODE_SLICE]:
+            key = timer.post_id.encode()
+            event_id = execute_event_id(timer.activity_id, timer.attempt)
+            await executes.append(
+                key, _execute(timer, at_ms), [("ce_id", event_id.encode()), *execute_headers]
+            )
+            event_id = status_event_id(timer.activity_id, "dispatched", timer.attempt)
+            await statuses.append(
+                key, _dispatched(timer, at_ms), [("ce_id", event_id.encode()), *status_headers]
+            )
+    await executes.send()
+    await statuses.send()
 
 
 def _execute(timer: Timer, at_ms: int) -> bytes:

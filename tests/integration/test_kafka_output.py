@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from pod_automation.processes import dispatcher
 from scheduler.activity import Announcement, PlannedActivity, Status
+from scheduler.adapters import kafka_shard_log
 from scheduler.adapters.kafka_outbox import KafkaOutbox
 from scheduler.adapters.kafka_shard_log import KafkaShardLog
 from scheduler.adapters.kafka_topics import check_topics, ensure_topics
@@ -291,6 +293,30 @@ async def test_timeouts_are_there_with_their_batch_or_not_at_all(settings: Setti
     expected = [f"{each.activity_id}:timeout:2" for each in timers]
     assert given_up == [*expected, expected[0]]
     assert decode(EngagementExecuted, results[0].value).error == "no result in time"
+
+
+async def test_an_owner_that_is_fenced_within_a_transaction_is_told_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka then says that there is no transaction, and not why."""
+    timer = Timer(activity_id("pod", "p", "m", "like"), "pod", "p", "m", "like", 1, 7)
+    first = KafkaShardLog(settings.kafka_bootstrap, settings.topics, 0, "fenced-within")
+    second = KafkaShardLog(settings.kafka_bootstrap, settings.topics, 0, "fenced-within")
+    fire = kafka_shard_log._fire
+
+    async def fire_and_fail(timers: Any, at_ms: int, executes: Any, statuses: Any) -> None:
+        await fire(timers, at_ms, executes, statuses)
+        await asyncio.wait([*executes.sent, *statuses.sent])
+
+    monkeypatch.setattr(kafka_shard_log, "_fire", fire_and_fail)
+    try:
+        await first.fence()
+        await second.fence()
+        with pytest.raises(FencedError):
+            await first.commit([timer], 8, WheelCursor(seq=1, nonce="n", gen="g"), [timer])
+    finally:
+        await first.close()
+        await second.close()
 
 
 def activities(shard: int, count: int) -> list[PlannedActivity]:
