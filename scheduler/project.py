@@ -21,8 +21,9 @@ from scheduler.backoff import Backoff
 from scheduler.errors import PermanentError, TransientError
 from scheduler.ports import Record, StatusLog, StatusPage
 from scheduler.timer import Timer
-from schemas.events import Instant, StatusName
-from schemas.times import millis
+from schemas.codec import InvalidEvent
+from schemas.events import Attempt, Instant, StatusName
+from schemas.times import EARLIEST_MS, LATEST_MS, millis
 
 log = structlog.get_logger(__name__)
 
@@ -162,7 +163,7 @@ class Projection:
 class _Seen(Struct):
     activity_id: str
     status: StatusName
-    attempt: int
+    attempt: Attempt
     at: Instant
 
 
@@ -175,12 +176,18 @@ def _dispatched(page: StatusPage) -> list[StatusChange]:
     for value in page.values:
         try:
             seen = _decoder.decode(value or b"")
-        except DecodeError as error:
-            # Only the engine writes this topic; what else is found there changes nothing.
-            log.warning("not a status event", shard=page.shard, reason=str(error))
+        except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # Only the engine writes this topic; what else is found there changes nothing, and is
+            # not quoted by the megabyte.
+            reason = InvalidEvent(str(error)).reason
+            log.warning("not a status event", shard=page.shard, reason=reason)
             continue
-        if seen.status == "dispatched":
-            changes.append(
-                StatusChange(seen.activity_id, Status.DISPATCHED, seen.attempt, millis(seen.at))
+        at_ms = millis(seen.at)
+        if not EARLIEST_MS <= at_ms <= LATEST_MS:
+            # PostgreSQL would refuse the page for it, and again each time.
+            log.warning(
+                "not a status event", shard=page.shard, reason="a time outside of 1970 to 2200"
             )
+        elif seen.status == "dispatched":
+            changes.append(StatusChange(seen.activity_id, Status.DISPATCHED, seen.attempt, at_ms))
     return changes

@@ -3,9 +3,10 @@
 from functools import cached_property
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from scheduler.addresses import kafka_bootstrap, server_url
 from scheduler.errors import SettingsError
 from scheduler.policy import HOUR_MS, MINUTE_MS, DelayWindow, PacingPolicy, RetryPolicy
 from schemas.events import MAX_COMMAND_ACTIVITIES
@@ -16,6 +17,14 @@ ENV_PREFIX = "POD_AUTOMATION_"
 LIKE_JITTER = 0.10
 COMMENT_JITTER = 0.15
 BACKOFF_JITTER = 0.10
+
+# What is longer is a slip of the pen, and would lead out of the calendar, or out of an integer of
+# PostgreSQL or Kafka, in the midst of work.
+LONGEST_MS = 366 * 24 * HOUR_MS
+LONGEST_CAP_WINDOW_MS = 31 * 24 * HOUR_MS
+LONGEST_AGE_DAYS = 36_500
+MOST_KEPT = 1_000_000_000
+LONGEST_SESSION_MS = 30 * MINUTE_MS  # the broker's own default limit
 
 
 class Settings(BaseSettings):
@@ -51,18 +60,31 @@ class Settings(BaseSettings):
         description="Put before all topics, groups, transactional ids and Redis keys.",
     )
 
-    like_min_delay_ms: int = Field(5 * MINUTE_MS, ge=0, description="Earliest like.")
+    like_min_delay_ms: int = Field(5 * MINUTE_MS, ge=0, le=LONGEST_MS, description="Earliest like.")
     like_max_delay_ms: int = Field(
-        30 * MINUTE_MS, ge=0, description="Latest like, but for those that the cap moves later."
+        30 * MINUTE_MS,
+        ge=0,
+        le=LONGEST_MS,
+        description="Latest like, but for those that the cap moves later.",
     )
     like_max_members_per_hour: int = Field(
-        3, ge=1, description="Likes of one post at most in any stretch of the cap window."
+        3,
+        ge=1,
+        le=MOST_KEPT,
+        description="Likes of one post at most in any stretch of the cap window.",
     )
     like_cap_window_ms: int = Field(
-        HOUR_MS, ge=1, description="What “an hour” is for the cap; shorter in demos and tests."
+        HOUR_MS,
+        ge=1,
+        le=LONGEST_CAP_WINDOW_MS,
+        description="What “an hour” is for the cap; shorter in demos and tests.",
     )
-    comment_min_delay_ms: int = Field(1 * HOUR_MS, ge=0, description="Earliest comment.")
-    comment_max_delay_ms: int = Field(6 * HOUR_MS, ge=0, description="Latest comment.")
+    comment_min_delay_ms: int = Field(
+        1 * HOUR_MS, ge=0, le=LONGEST_MS, description="Earliest comment."
+    )
+    comment_max_delay_ms: int = Field(
+        6 * HOUR_MS, ge=0, le=LONGEST_MS, description="Latest comment."
+    )
 
     queue_concurrency: int = Field(
         5, ge=1, le=1000, description="Engagements that one executor process handles at once."
@@ -73,11 +95,13 @@ class Settings(BaseSettings):
     backoff_initial_delay_ms: int = Field(
         30_000,
         ge=0,
+        le=LONGEST_MS,
         description="Wait before the second attempt; before each further one twice as long.",
     )
     result_timeout_ms: int = Field(
         15 * MINUTE_MS,
         ge=1,
+        le=LONGEST_MS,
         description="An attempt without a result after this time counts as failed.",
     )
     batch_size_likes: int = Field(
@@ -92,23 +116,36 @@ class Settings(BaseSettings):
     sweep_interval_ms: int = Field(
         0,
         ge=0,
+        le=LONGEST_MS,
         description="How often a worker schedules all pending, due rows by itself; 0: never.",
     )
 
     completed_job_keep_count: int = Field(
-        1000, ge=0, description="Executed activities that are kept, of each pod."
+        1000, ge=0, le=MOST_KEPT, description="Executed activities that are kept, of each pod."
     )
     completed_job_age_days: float = Field(
-        7, gt=0, description="Days after which an executed activity is removed."
+        7,
+        gt=0,
+        le=LONGEST_AGE_DAYS,
+        description="Days after which an executed activity is removed.",
     )
     failed_job_keep_count: int = Field(
-        500, ge=0, description="Failed, cancelled and expired activities kept, of each pod."
+        500,
+        ge=0,
+        le=MOST_KEPT,
+        description="Failed, cancelled and expired activities kept, of each pod.",
     )
     failed_job_age_days: float = Field(
-        30, gt=0, description="Days after which a failed, cancelled or expired one is removed."
+        30,
+        gt=0,
+        le=LONGEST_AGE_DAYS,
+        description="Days after which a failed, cancelled or expired one is removed.",
     )
     retention_interval_ms: int = Field(
-        60_000, ge=0, description="How often a worker removes what need not be kept; 0: never."
+        60_000,
+        ge=0,
+        le=LONGEST_MS,
+        description="How often a worker removes what need not be kept; 0: never.",
     )
 
     ingest_batch_events: int = Field(
@@ -123,6 +160,7 @@ class Settings(BaseSettings):
     session_timeout_ms: int = Field(
         6000,
         ge=1000,
+        le=LONGEST_SESSION_MS,
         description="Silence after which Kafka gives a process's shards to another.",
     )
     instance_id: str = Field(
@@ -132,14 +170,30 @@ class Settings(BaseSettings):
         " gets its shards back without a rebalance. Letters, digits, “.”, “_”, “-”; empty: none.",
     )
     shutdown_grace_ms: int = Field(
-        8000, ge=100, description="Time for an orderly stop; after it the process just ends."
+        8000,
+        ge=100,
+        le=LONGEST_MS,
+        description="Time for an orderly stop; after it the process just ends.",
     )
     stall_timeout_ms: int = Field(
-        60_000, ge=1000, description="Lag without progress after which a worker exits, to restart."
+        60_000,
+        ge=1000,
+        le=LONGEST_MS,
+        description="Lag without progress after which a worker exits, to restart.",
     )
     log_level: str = Field(
         "info", pattern=r"^(debug|info|warning|error)$", description="Least severe level logged."
     )
+
+    @field_validator("kafka_bootstrap")
+    @classmethod
+    def _has_brokers(cls, value: str) -> str:
+        return kafka_bootstrap(value)
+
+    @field_validator("redis_url", "postgres_dsn")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        return server_url(value)
 
     @model_validator(mode="after")
     def _windows_are_ordered(self) -> Self:

@@ -113,10 +113,11 @@ def _duration(ms: int) -> str:
 
 
 def _bounds(field: FieldInfo) -> Iterator[str]:
-    low = high = None
+    low = high = above = None
     for rule in field.metadata:
         low = getattr(rule, "ge", low)
         high = getattr(rule, "le", high)
+        above = getattr(rule, "gt", above)
         if (pattern := getattr(rule, "pattern", None)) is not None:
             yield f"`{pattern}`"
         if getattr(rule, "min_length", None):
@@ -125,6 +126,8 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
         yield f"{low} to {high}"
     elif low is not None:
         yield f"{low} or more"
+    elif above is not None and high is not None:
+        yield f"above {above}, to {high}"
     elif high is not None:
         yield f"{high} or less"
 

@@ -16,6 +16,8 @@ MAX_EVENT_ID_CHARS = 256
 MAX_MEMBERS = 10_000
 MAX_COMMAND_ACTIVITIES = 1_000
 MAX_RETRY_AFTER_MS = 7 * 24 * 3_600_000
+# Far from where Lua, which counts batches too, can no longer tell two numbers apart (2^53).
+MAX_SEQ = 2**52
 
 # Control characters have no place in an id; PostgreSQL refuses NUL outright. The end is written as
 # a look-ahead, since Python's $ lets one line feed pass.
@@ -200,7 +202,9 @@ class WheelCursor(Struct, frozen=True, kw_only=True):
     claims of the same `seq` apart.
     """
 
-    seq: Annotated[int, Meta(ge=0, description="Counts the batches over all lives of the wheel.")]
+    seq: Annotated[
+        int, Meta(ge=0, le=MAX_SEQ, description="Counts the batches over all lives of the wheel.")
+    ]
     nonce: Annotated[str, Meta(description="Tells two claims of the same `seq` apart.")]
     gen: Annotated[str, Meta(description="Names the life of the wheel.")]
 

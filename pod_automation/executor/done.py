@@ -3,9 +3,7 @@
 from collections import OrderedDict
 from typing import Protocol
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from scheduler.adapters.redis_client import client
 
 WEEK_S = 7 * 24 * 3600.0
 
@@ -56,17 +54,10 @@ class RedisDone:
     """
 
     def __init__(self, url: str, ttl_s: float = WEEK_S, *, prefix: str = "") -> None:
-        """Connects on first use."""
+        """Connects on first use. Raises `SettingsError`."""
         self._ttl_ms = max(1, int(ttl_s * 1000))
         self._prefix = f"{prefix}executor:done:"
-        # No retry inside the client: whoever calls has a back-off of its own.
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
+        self._redis = client(url, TIMEOUT_S)
 
     async def is_done(self, key: str) -> bool:
         """See `DoneStore.is_done`. Raises redis-py's errors."""

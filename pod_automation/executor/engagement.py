@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from schemas.events import MAX_RETRY_AFTER_MS, EngagementType, ExecuteEngagement
+from schemas.codec import InvalidEvent
+from schemas.events import MAX_RETRY_AFTER_MS, EngagementType, ExecuteEngagement, is_id
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,11 @@ class Engagement:
 
     @classmethod
     def of(cls, event: ExecuteEngagement) -> "Engagement":
-        """What `event` asks for."""
+        """What `event` asks for. Raises `InvalidEvent` where an id is none that a result may carry:
+        it would be refused, or be too large to be sent, and hold up those behind it."""
+        for name in ("activity_id", "pod_id", "post_id", "member_id"):
+            if not is_id(getattr(event, name)):
+                raise InvalidEvent(f"no result may carry such an id - at `$.{name}`")
         return cls(
             activity_id=event.activity_id,
             pod_id=event.pod_id,

@@ -26,13 +26,22 @@ def load_handler(name: str) -> Handler:
         sys.path.insert(0, here)
     found = _imported(module_name, here)
     for part in path.split("."):
-        if not hasattr(found, part):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
             raise HandlerError(
                 f"there is no {path!r} in {module_name}{_alike(found)}: write"
                 " package.module:function"
-            )
-        found = getattr(found, part)
-    _check(found, name)
+            ) from None
+        except Exception as error:
+            raise HandlerError(f"looking for {name} failed: {_told(error)}") from error
+    try:
+        _check(found, name)
+    except HandlerError:
+        raise
+    except Exception as error:
+        # An object that answers for itself what it is, and fails at it.
+        raise HandlerError(f"{name} is no function: {_told(error)}") from error
     return cast(Handler, found)
 
 
@@ -45,7 +54,10 @@ def _imported(name: str, here: str) -> object:
                 f"there is no module {error.name!r}, neither in {here} nor among what is installed"
             ) from error
         raise _failed(name, error) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # SystemExit too, and whatever else a module may end itself with.
         raise _failed(name, error) from error
 
 
@@ -57,8 +69,16 @@ def _failed(name: str, error: BaseException) -> HandlerError:
         if "importlib" not in frame.filename and frame.filename != __file__
     ]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    detail = " ".join(str(error).split())
-    return HandlerError(f"importing {name} failed: {type(error).__name__}: {detail}{where}")
+    return HandlerError(f"importing {name} failed: {_told(error)}{where}")
+
+
+def _told(error: BaseException) -> str:
+    # It is a user's class, and may do anything.
+    try:
+        detail = " ".join(str(error).split())
+    except Exception:
+        detail = "(it cannot say why)"
+    return f"{type(error).__name__}: {detail}"
 
 
 def _alike(module: object) -> str:

@@ -6,9 +6,6 @@ from contextlib import asynccontextmanager
 from operator import itemgetter
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -20,6 +17,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from scheduler.adapters.redis_client import client
 from scheduler.adapters.redis_keys import WATERMARK_FIELD, ShardKeys
 from scheduler.errors import (
     EngineError,
@@ -74,16 +72,7 @@ class RedisWheel:
     def __init__(self, url: str, *, prefix: str = "") -> None:
         """Connects on first use. `prefix` stands before every key."""
         self._prefix = prefix
-        # No retry inside the client: each caller has its own back-off, and a second try hidden
-        # here would double every time limit.
-        self._redis: Redis = Redis.from_url(
-            url,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=False,
-            protocol=2,
-        )
+        self._redis = client(url, TIMEOUT_S)
         self._scripts = {name: self._redis.register_script(script(name)) for name in _NAMES}
         self._keys: dict[int, ShardKeys] = {}
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.codec import MAX_REASON_CHARS, InvalidEvent, decode, encode
 from schemas.events import (
+    MAX_SEQ,
     EngagementExecuted,
     EngagementStatus,
     EngagementType,
@@ -112,7 +113,7 @@ events: st.SearchStrategy[Event] = st.one_of(
         reason=st.none() | texts,
         scheduled_for=st.none() | instants,
     ),
-    st.builds(WheelCursor, seq=st.integers(0, 2**63 - 1), nonce=texts, gen=texts),
+    st.builds(WheelCursor, seq=st.integers(0, MAX_SEQ), nonce=texts, gen=texts),
 )
 
 

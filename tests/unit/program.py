@@ -36,7 +36,8 @@ class Outcome:
 
 def call(*arguments: str, stdin: bytes = b"", environment: Mapping[str, str] = NOWHERE) -> Outcome:
     """In this process; standard input is a pipe, as far as the program can tell."""
-    out, err = _Captured(), _Captured()
+    # As Python opens them: a message may hold anything, a result must not.
+    out, err = _Captured("strict"), _Captured("backslashreplace")
     source = io.TextIOWrapper(_Pipe(stdin), encoding="utf-8")
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith("POD_AUTOMATION_")
@@ -71,8 +72,8 @@ def command_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Captured(io.TextIOWrapper):
-    def __init__(self) -> None:
-        super().__init__(io.BytesIO(), encoding="utf-8", write_through=True)
+    def __init__(self, errors: str) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", errors=errors, write_through=True)
 
     def getvalue(self) -> str:
         raw = self.buffer

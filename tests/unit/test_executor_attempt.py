@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from pod_automation.executor import Engagement, MemoryDone, Permanent, Retry
 from pod_automation.executor.attempt import MAX_ERROR_CHARS, Attempts, Outcome, error_text
-from schemas.codec import decode, encode
-from schemas.events import MAX_RETRY_AFTER_MS, EngagementExecuted
+from schemas.codec import InvalidEvent, decode, encode
+from schemas.events import MAX_RETRY_AFTER_MS, EngagementExecuted, ExecuteEngagement
+from schemas.examples import EXAMPLES
 
 AT = datetime(2026, 11, 24, 8, 5, tzinfo=UTC)
 TODO = Engagement(
@@ -241,3 +243,14 @@ async def test_memory_forgets_the_oldest() -> None:
     assert await done.is_done("a")  # which makes it the younger one
     await done.mark_done("c")
     assert [await done.is_done(key) for key in "abc"] == [True, False, True]
+
+
+@pytest.mark.parametrize("name", ["activity_id", "pod_id", "post_id", "member_id"])
+@pytest.mark.parametrize("text", ["", "x" * 201, "x" * 900_000, "a\x00", "a\nb"], ids=len)
+def test_an_engagement_whose_result_nobody_would_take_is_none(name: str, text: str) -> None:
+    """Its result would be too large for Kafka, and every later one would wait behind it."""
+    event = EXAMPLES[ExecuteEngagement]
+    assert isinstance(event, ExecuteEngagement)
+    assert Engagement.of(event).activity_id == event.activity_id
+    with pytest.raises(InvalidEvent, match=name):
+        Engagement.of(msgspec.structs.replace(event, **{name: text}))

@@ -103,3 +103,21 @@ def test_wrong_options(arguments: tuple[str, ...]) -> None:
     assert outcome.code == ExitCode.USAGE
     assert "Usage" in outcome.err
     assert outcome.shows_no_traceback()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def __getattr__(name): raise RuntimeError(name)",
+        "class Odd:\n  __signature__ = 3\n  async def __call__(self, e): ...\nhandle = Odd()",
+        "class Mute(Exception):\n  def __str__(self): raise ValueError\nraise Mute",
+        "class End(BaseException): ...\nraise End",
+    ],
+)
+def test_a_module_of_any_kind_is_one_line(folder: Path, source: str) -> None:
+    """Found by the fuzzer, each with a traceback."""
+    name = f"odd{abs(hash(source))}"
+    (folder / f"{name}.py").write_text(source)
+    with pytest.raises(HandlerError) as refused:
+        load_handler(f"{name}:handle")
+    assert len(str(refused.value).splitlines()) == 1

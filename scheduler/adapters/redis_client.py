@@ -1,0 +1,38 @@
+"""A redis-py client, or an error that names the setting which its address came from."""
+
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from scheduler.errors import SettingsError
+from scheduler.settings import ENV_PREFIX
+
+
+def client(url: str, timeout_s: float) -> Redis:
+    """A client that connects on its first call, and tries each call once. Raises
+    `SettingsError`."""
+    try:
+        parts = urlsplit(url)
+        database = parts.path.strip("/")
+        if parts.scheme != "unix" and database and not (database.isascii() and database.isdigit()):
+            # redis-py would take database 0.
+            raise ValueError("the database is a number, such as redis://host:6379/0")
+        # No retry inside the client: each caller has its own back-off, and a second try hidden
+        # here would double every time limit.
+        made: Redis = Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=False,
+            protocol=2,
+        )
+        # Options that it does not know show only here. Nothing is connected.
+        made.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, AttributeError) as error:
+        # Not the driver's words: they may quote the address, and that a password.
+        detail = f": {error}" if isinstance(error, ValueError) else ": it has an unknown option"
+        raise SettingsError(f"{ENV_PREFIX}REDIS_URL{detail}") from None
+    return made

@@ -1,0 +1,80 @@
+"""An address that a driver would choke on is refused at the start, and by name."""
+
+import pytest
+
+from scheduler.adapters.redis_client import client
+from scheduler.errors import SettingsError
+from scheduler.settings import load_settings
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", ":9092", "h:", "h:x", "h:0", "h:70000", "h:٣", "h:1,", "h h:1", "x://h:1", "::1"],
+)
+def test_brokers_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^POD_AUTOMATION_KAFKA_BOOTSTRAP: "):
+        load_settings(kafka_bootstrap=text)
+
+
+@pytest.mark.parametrize("text", ["h", "h:9092", "a:1,b:2", "[::1]:9092", "[::1]", "10.0.0.1:9092"])
+def test_brokers_that_can(text: str) -> None:
+    assert load_settings(kafka_bootstrap=text).kafka_bootstrap == text
+
+
+def test_blanks_between_brokers_are_dropped() -> None:
+    assert load_settings(kafka_bootstrap="a:1, b:2 ").kafka_bootstrap == "a:1,b:2"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("redis_url", "redis://h:x/0"),
+        ("redis_url", "redis://h:70000/0"),
+        ("redis_url", "redis://[::1/0"),
+        ("redis_url", "redis://h/0\n"),
+        ("postgres_dsn", "postgresql://h:x/y"),
+        ("postgres_dsn", "postgresql://a:1,b:x/y"),
+        ("postgres_dsn", "postgresql://[::1/y"),
+        ("postgres_dsn", "postgresql://h/a b"),
+    ],
+)
+def test_urls_that_cannot_be_read(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"^POD_AUTOMATION_{name.upper()}: ") as refused:
+        load_settings(**{name: text})
+    assert text not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("redis_url", "redis://"),
+        ("redis_url", "rediss://user:p%40ss@h:6380/3"),
+        ("redis_url", "redis://[::1]:6379/0"),
+        ("redis_url", "unix:///tmp/redis.sock?db=2"),
+        ("postgres_dsn", "postgresql:///y"),
+        ("postgres_dsn", "postgres://u:p@a:1,b:2,[::1]:3/y?target_session_attrs=read-write"),
+    ],
+)
+def test_urls_that_can(name: str, text: str) -> None:
+    assert getattr(load_settings(**{name: text}), name) == text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:secret@h/x", "redis://:secret@h/0?no_such_option=1", "redis://:secret@h?db=x",
+     "redis://:secret@h?max_connections=-1"],
+)  # fmt: skip
+async def test_what_redis_cannot_read_is_a_wrong_setting(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"^POD_AUTOMATION_REDIS_URL: ") as refused:
+        client(url, 1.0)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["like_max_delay_ms", "like_cap_window_ms", "backoff_initial_delay_ms", "session_timeout_ms",
+     "completed_job_age_days", "failed_job_keep_count", "sweep_interval_ms", "stall_timeout_ms"],
+)  # fmt: skip
+def test_numbers_that_lead_out_of_every_calendar(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"POD_AUTOMATION_{name.upper()}"):
+        load_settings(**{name: 10**18})
