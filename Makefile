@@ -88,7 +88,7 @@ stack: $(VENV)/.embedded ## Kafka, Valkey and PostgreSQL in the foreground, to d
 	@exec $(BIN)/pod-automation stack $(ARGS)
 
 ##@ Develop
-.PHONY: test check format bench torture
+.PHONY: test check format fuzz bench torture
 test: $(VENV)/.test ## Run the tests, e.g. make test ARGS="tests/unit -x"
 	@exec $(PY) -m pytest $(ARGS)
 
@@ -108,6 +108,11 @@ check: $(VENV)/.dev ## Format, lint, types, import rules, freshness of generated
 format: $(VENV)/.dev ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Another seed each night; a failure prints it, and FUZZ_SEED=... makes the same records again.
+fuzz: $(VENV)/.test ## Bad input at scale: 100,000 records of any kind, on real parts too
+	@export FUZZ_RECORDS=$${FUZZ_RECORDS:-100000} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM$$RANDOM}; \
+	echo "FUZZ_RECORDS=$$FUZZ_RECORDS FUZZ_SEED=$$FUZZ_SEED"; exec $(PY) -m pytest tests/fuzz $(ARGS)
 
 bench: $(VENV)/.dev ## Run the benchmarks
 	@exec $(PY) -m bench $(ARGS)

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from redis.asyncio import Redis
 from scheduler.settings import Settings
 from tests.integration.worker_bench import broken_records, send_raw, until
 
+CHECKOUT = Path(__file__).parents[2]
 CAP, CAP_WINDOW_MS = 3, 1000
 
 # Hours become seconds; the clocks stay true.
@@ -44,19 +46,41 @@ Key = tuple[str, str, str, str]  # pod, post, member, type
 
 
 class EngineProcess:
-    """`pod-automation worker`, `dispatcher` or any other, in a process of its own."""
+    """`pod-automation worker`, `dispatcher` or any other, in a process of its own.
 
-    def __init__(self, command: str, environment: Mapping[str, str], *options: str) -> None:
+    `log` gets what it says, else it goes where this process's goes. `program` is the folder that
+    holds it: that of another release, or this checkout.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        environment: Mapping[str, str],
+        *options: str,
+        log: Path | None = None,
+        program: Path = CHECKOUT,
+    ) -> None:
         self.command = command
+        self.log = log
         self._options = options
-        self._environment = {**os.environ, **environment}
+        self._folder = program
+        # Python looks in the current folder first, then in this one.
+        self._environment = {**os.environ, **environment, "PYTHONPATH": str(program)}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pod_automation", self.command, *self._options),
-            env=self._environment,
-        )
+        with contextlib.ExitStack() as stack:
+            log = None if self.log is None else stack.enter_context(self.log.open("ab"))
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "pod_automation", self.command, *self._options),
+                env=self._environment,
+                cwd=self._folder,
+                stderr=log,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
 
     async def kill(self) -> None:
         """`kill -9`."""
@@ -105,9 +129,16 @@ class Published:
 
 
 async def publish(
-    settings: Settings, events: int, *, seed: int, over_s: float, most_members: int = 40
+    settings: Settings,
+    events: int,
+    *,
+    seed: int,
+    over_s: float,
+    most_members: int = 40,
+    first: int = 0,
 ) -> Published:
-    """Send `events` events over about `over_s` seconds, some twice, and 50 broken records."""
+    """Send `events` events over about `over_s` seconds, some twice, and 50 broken records. They are
+    numbered from `first` on: others than those of another call."""
     rng = random.Random(seed)
     topic = settings.topics.post_detected
     members = [f"member-{number}" for number in range(100)]
@@ -124,7 +155,7 @@ async def publish(
         for number in range(events):
             # A schedule, so that what is killed meanwhile is killed in mid-run.
             await asyncio.sleep(max(0.0, began + over_s * number / events - time.monotonic()))
-            value, key = _event(rng, number, members, published, most_members)
+            value, key = _event(rng, first + number, members, published, most_members)
             sent.append(await producer.send(topic, value, key=key))
             if rng.random() < 0.1:
                 sent.append(await producer.send(topic, value, key=key))
