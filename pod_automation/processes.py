@@ -86,6 +86,7 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
                 token=token,
                 limit=settings.dispatch_batch,
                 await_ms=settings.result_timeout_ms,
+                overdue=settings.overdue,
             )
 
         yield Dispatcher(

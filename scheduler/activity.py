@@ -91,7 +91,10 @@ class RowChange(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Announcement(Struct, frozen=True, gc=False):
-    """A status to be published on `engagement-status`; times in milliseconds UTC."""
+    """A status to be published on `engagement-status`; times in milliseconds UTC.
+
+    `postponed`: the attempt had that status before, and waits until another time now.
+    """
 
     activity_id: str
     pod_id: str
@@ -102,6 +105,7 @@ class Announcement(Struct, frozen=True, gc=False):
     attempt: int
     scheduled_for_ms: int | None = None
     reason: str | None = None
+    postponed: bool = False
 
 
 class StatusChange(Struct, frozen=True, gc=False):

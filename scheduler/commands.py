@@ -1,4 +1,5 @@
-"""Applies `pod-commands` to one shard, exactly once: schedule, dispatch, cancel."""
+"""Applies `pod-commands` to one shard, exactly once: schedule, dispatch, cancel, and the
+dispatcher's reports of overdue timers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,13 +8,14 @@ import msgspec
 
 from scheduler.activity import UNFIRED, ActivityRow, Announcement, PostPlan, Status
 from scheduler.batch import Item
+from scheduler.catch_up import expire, fault, is_report, postpone, redo_report, retold
 from scheduler.change import Done, Redo, RowApplier
 from scheduler.errors import WheelLostError
 from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import plain
 from scheduler.patience import Patience
 from scheduler.planner import scheduled_times
-from scheduler.policy import PacingPolicy
+from scheduler.policy import OverduePolicy, PacingPolicy
 from scheduler.ports import Outbox, Record, Wheel
 from schemas.events import PodCommand, is_id
 
@@ -30,7 +32,9 @@ class CommandApplier(RowApplier[PodCommand]):
     `schedule` plans rows that are still pending, in the order given, from the moment it is applied.
     `dispatch` makes a timer due at once if it still waits. Both leave alone what is further on.
     `cancel` ends whatever waits in the wheel of this shard; its wheel is then built anew from what
-    is left, since that is the one way in which no timer can be forgotten.
+    is left, since that is the one way in which no timer can be forgotten. `postpone` and `expire`
+    count for rows that wait and are due at the very time that the dispatcher has reported, so that
+    copies of a report, and what has been overtaken, do nothing.
     """
 
     def __init__(
@@ -44,8 +48,9 @@ class CommandApplier(RowApplier[PodCommand]):
         wheel: Wheel,
         outbox: Outbox,
         patience: Patience | None = None,
+        overdue: OverduePolicy | None = None,
     ) -> None:
-        """See `RowApplier`."""
+        """See `RowApplier`; `overdue` is the dispatchers' policy."""
         super().__init__(
             shard,
             topic,
@@ -58,6 +63,7 @@ class CommandApplier(RowApplier[PodCommand]):
             patience=patience,
         )
         self._policy = policy
+        self._overdue = overdue
         self._forgotten = False  # whether the wheel in question was declared lost for a cancel
 
     def _runs(self, items: Sequence[Item[PodCommand]]) -> Sequence[Sequence[Item[PodCommand]]]:
@@ -134,7 +140,7 @@ class CommandApplier(RowApplier[PodCommand]):
         posts = {
             row.post_id
             for item in items
-            if item.event is not None and item.event.command == "schedule"
+            if item.event is not None and item.event.command in ("schedule", "postpone")
             for name in item.event.activity_ids
             if (row := ledger.row(name))
         }
@@ -151,6 +157,12 @@ class CommandApplier(RowApplier[PodCommand]):
                 self._schedule(command, item.offset, ledger, plans, now_ms)
             elif command.command == "dispatch":
                 await self._dispatch(item, command, ledger, now_ms)
+            elif (reason := fault(command)) is not None:
+                await self._bury(item.record, reason)
+            elif command.command == "postpone":
+                postpone(self._shard, command, item.offset, ledger, self._policy, plans, now_ms)
+            elif command.command == "expire":
+                expire(self._shard, command, item.offset, ledger)
 
     def _schedule(
         self,
@@ -210,13 +222,20 @@ class CommandApplier(RowApplier[PodCommand]):
                 ledger.ignored["activity with an id that no event may carry"] += 1
             elif row.status is Status.PENDING:
                 self._plan(row, now_ms, item.offset, ledger)
-            elif row.status in UNFIRED and (row.scheduled_for_ms or 0) > now_ms:
+            elif row.status in UNFIRED and self._may_wait(row.scheduled_for_ms or 0, now_ms):
                 ledger.change(msgspec.structs.replace(row, scheduled_for_ms=now_ms), item.offset)
             else:
                 ledger.ignored["activity that does not wait"] += 1
 
+    def _may_wait(self, due_ms: int, now_ms: int) -> bool:
+        """Whether the timer does not fire by itself at once: it may be held back as overdue."""
+        late_ms = now_ms - due_ms
+        return late_ms < 0 or (self._overdue is not None and late_ms > self._overdue.after_ms)
+
     def _redo(self, item: Item[PodCommand], rows: Mapping[str, ActivityRow], redo: Redo) -> None:
         command = item.event
+        if command is not None and is_report(command) and fault(command) is None:
+            return redo_report(self._shard, command, item.offset, rows, redo)
         for name in self._ids(command) if command else ():
             row = rows.get(name)
             if row is None or row.status not in UNFIRED or row.command_offset is None:
@@ -234,16 +253,20 @@ class CommandApplier(RowApplier[PodCommand]):
         self, item: Item[PodCommand], rows: Mapping[str, ActivityRow]
     ) -> tuple[list[Announcement], list[Letter]]:
         command = item.event
-        if command is None or command.command != "schedule":
+        if command is None:
             return [], []
-        return [
-            told(row)
-            for name in command.activity_ids
+        ours = [
+            row
+            for name in dict.fromkeys(self._ids(command))
             if (row := rows.get(name))
             and row.command_offset == item.offset
             and row.shard == self._shard
-            and row.status is Status.SCHEDULED
-        ], []
+        ]
+        if is_report(command):
+            return retold(command, ours), []
+        if command.command == "schedule":
+            return [told(row) for row in ours if row.status is Status.SCHEDULED], []
+        return [], []
 
 
 def _can_be_sent(row: ActivityRow) -> bool:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scheduler.errors import FencedError
+from scheduler.overdue import reports
+from scheduler.policy import OverduePolicy
 from scheduler.ports import ShardLog, Wheel
 from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
@@ -20,18 +22,20 @@ class Turn:
     """What one turn did: timers fired, and how long nothing will be due (None: wheel is empty).
 
     `lateness_ms` is how late the earliest timer of the batch was, by the wheel's clock; `timeouts`
-    are the attempts that were given up, since no result had come.
+    are the attempts that were given up, since no result had come; `overdue` the timers that were
+    reported instead of being fired.
     """
 
     fired: int
     idle_ms: int | None
     lateness_ms: int = 0
     timeouts: int = 0
+    overdue: int = 0
 
     @property
     def busy(self) -> bool:
         """Whether there was anything to do; there may be more."""
-        return self.fired > 0 or self.timeouts > 0
+        return self.fired > 0 or self.timeouts > 0 or self.overdue > 0
 
 
 class ShardDispatcher:
@@ -49,9 +53,11 @@ class ShardDispatcher:
         token: Callable[[], str],
         limit: int,
         await_ms: int,
+        overdue: OverduePolicy | None = None,
     ) -> None:
         """`token` makes unique strings (epochs, nonces); `limit` is the timers of one batch, and
-        `await_ms` how long the result of each is awaited from then on."""
+        `await_ms` how long the result of each is awaited from then on. `overdue`: what is done
+        with timers that are too late, if not fired."""
         self._shard = shard
         self._wheel = wheel
         self._log = shard_log
@@ -60,6 +66,7 @@ class ShardDispatcher:
         self._token = token
         self._limit = limit
         self._await_ms = await_ms
+        self._overdue = overdue
         self._epoch = ""
         self._done: WheelCursor | None = None
 
@@ -98,15 +105,18 @@ class ShardDispatcher:
             self._token(),
             self._limit,
             self._await_ms,
+            self._overdue,
         )
         timers = claim.timers
         if not claim.empty:
             cursor = WheelCursor(seq=claim.seq, nonce=claim.nonce, gen=done.gen)
             # Spent, unless the commit is known to have happened.
             self._done = None
-            upto = await self._log.commit(timers, claim.now_ms, cursor, claim.timeouts)
+            upto = await self._log.commit(
+                timers, claim.now_ms, cursor, claim.timeouts, reports(self._shard, claim)
+            )
             self._done = cursor
-            # A timeout is no status yet: it becomes one when the worker applies it as a result.
+            # A timeout or a report is no status yet: it becomes one when the worker applies it.
             if timers:
                 self._projection.committed(upto, timers, claim.now_ms)
         due_ms = claim.next_due_ms
@@ -115,6 +125,7 @@ class ShardDispatcher:
             idle_ms=None if due_ms is None else max(0, due_ms - claim.now_ms),
             lateness_ms=claim.now_ms - timers[0].due_ms if timers else 0,
             timeouts=len(claim.timeouts),
+            overdue=len(claim.overdue),
         )
 
     async def project(self) -> None:

@@ -239,6 +239,8 @@ class Dispatcher:
     ) -> Turn:
         kept.wake.clear()
         turn = await owner.run_once()
+        if turn.overdue:
+            log.info("overdue timers are reported", shard=shard, timers=turn.overdue)
         if turn.busy:
             self._observe(shard, turn)
         else:

@@ -102,7 +102,7 @@ def timer_of(row: ActivityRow, attempt: int | None = None) -> Timer | None:
     )
 
 
-def told(row: ActivityRow, reason: str | None = None) -> Announcement:
+def told(row: ActivityRow, reason: str | None = None, *, postponed: bool = False) -> Announcement:
     """The announcement of the status that the row is at."""
     return Announcement(
         row.activity_id,
@@ -114,4 +114,5 @@ def told(row: ActivityRow, reason: str | None = None) -> Announcement:
         row.attempt,
         row.scheduled_for_ms if row.status in UNFIRED else None,
         reason,
+        postponed,
     )

@@ -1,13 +1,14 @@
 """The planner: who engages with a new post, and when. A pure function, so a replay plans alike."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from scheduler.activity import ActivityRow, PlannedActivity, PostPlan
 from scheduler.policy import DelayWindow, PacingPolicy
 from scheduler.stagger import CappedTimes, delay_ms, seed_of
 from schemas.events import EngagementType, PostDetected
 from schemas.ids import activity_id
-from schemas.times import millis
+from schemas.times import LATEST_MS, millis
 
 
 def plan(
@@ -71,6 +72,63 @@ def scheduled_times(
     for index, row in enumerate(comments):
         delay = delay_ms(policy.comment, index, len(comments), seed_of(row.activity_id))
         yield row, base_ms + delay
+
+
+def postponed_times(
+    rows: Iterable[ActivityRow],
+    shift_ms: int,
+    policy: PacingPolicy,
+    existing: Mapping[str, PostPlan],
+    now_ms: int,
+) -> list[tuple[ActivityRow, int]]:
+    """When overdue rows, of any posts, are to fall due instead (ms), in the order of their times.
+
+    Each moves by `shift_ms`, as if time had stood still for so long, so that they stay as far apart
+    as they were. Where that is not enough for the first of a post to come after `now_ms`, all of
+    that post move by as much more: to put only the late ones at `now_ms` would send them together.
+    A like that would break the cap on likes of one post moves on, as little as the cap allows;
+    what else is planned for its post counts, by `existing`, but not the times that are left.
+    """
+    ordered = sorted(_timed(rows), key=lambda each: (each[1], each[0].activity_id))
+    shifts: dict[str, int] = {}
+    left: dict[str, list[int]] = {}
+    for row, due_ms in ordered:
+        shifts.setdefault(row.post_id, max(shift_ms, now_ms - due_ms))
+        if row.engagement_type == "like":
+            left.setdefault(row.post_id, []).append(due_ms)
+    capped = {
+        post_id: CappedTimes(
+            without(existing.get(post_id, PostPlan()), times).like_times_ms,
+            policy.like_cap,
+            policy.like_cap_window_ms,
+        )
+        for post_id, times in left.items()
+    }
+    moved = []
+    for row, due_ms in ordered:
+        new_ms = due_ms + shifts[row.post_id]
+        if row.engagement_type == "like":
+            new_ms = capped[row.post_id].place(new_ms)
+        moved.append((row, min(new_ms, LATEST_MS)))
+    return moved
+
+
+def without(existing: PostPlan, like_times_ms: Iterable[int]) -> PostPlan:
+    """`existing` without likes at these times, one for each."""
+    times = Counter(existing.like_times_ms)
+    times.subtract(like_times_ms)
+    return PostPlan(existing.activity_ids, tuple(sorted((+times).elements())))
+
+
+def replanned(existing: PostPlan, moved: Iterable[tuple[int, int]]) -> PostPlan:
+    """`existing` after likes were moved: from one time to another."""
+    pairs = list(moved)
+    left = without(existing, (was_ms for was_ms, _ in pairs)).like_times_ms
+    return PostPlan(existing.activity_ids, tuple(sorted([*left, *(new_ms for _, new_ms in pairs)])))
+
+
+def _timed(rows: Iterable[ActivityRow]) -> Iterator[tuple[ActivityRow, int]]:
+    return ((row, row.scheduled_for_ms) for row in rows if row.scheduled_for_ms is not None)
 
 
 def extended(existing: PostPlan, activities: Iterable[PlannedActivity]) -> PostPlan:

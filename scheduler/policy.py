@@ -1,6 +1,7 @@
 """The pacing policy: how the engagements of one post are spread over time."""
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -59,3 +60,19 @@ class RetryPolicy:
             raise ValueError(f"first_delay_ms must not be negative, but is {self.first_delay_ms}")
         if not 0 <= self.jitter < 1:
             raise ValueError(f"jitter is a share from 0 up to 1, not {self.jitter}")
+
+
+@dataclass(frozen=True, slots=True)
+class OverduePolicy:
+    """What becomes of timers that are found more than `after_ms` late, as after an outage.
+
+    `postpone`: they are laid out anew, as they were spaced. `expire`: they are given up. Without
+    a policy they fire at once, as do those that are less late.
+    """
+
+    verdict: Literal["postpone", "expire"]
+    after_ms: int
+
+    def __post_init__(self) -> None:
+        if self.after_ms < 1:
+            raise ValueError(f"after_ms must be at least 1, not {self.after_ms}")

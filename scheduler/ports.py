@@ -20,8 +20,9 @@ from scheduler.activity import (
     RowChange,
     StatusChange,
 )
+from scheduler.policy import OverduePolicy
 from scheduler.timer import Timer
-from schemas.events import WheelCursor
+from schemas.events import PodCommand, WheelCursor
 
 NOTHING_BEFORE: Mapping[str, int] = MappingProxyType({})
 
@@ -30,9 +31,11 @@ class Claim(Struct, frozen=True):
     """A shard's in-flight batch. An empty one says that nothing was due; `seq` is the settled one.
 
     `timers` are to be fired; `timeouts` are attempts that were fired and whose result has not come
-    in time, with the deadline as `due_ms`. `next_due_ms` is the time of the earliest of both that
-    is left in the wheel (None: there is none), and `now_ms` the wheel's clock; sleep by their
-    difference, never by this host's clock.
+    in time, with the deadline as `due_ms`; `overdue` are timers that are held back since they are
+    too late (`Wheel.claim`), to be laid out anew `shift_ms` later, or given up where that is None.
+    `next_due_ms` is the time of the earliest timer or deadline that the wheel still waits for
+    (None: there is none), and `now_ms` the wheel's clock; sleep by their difference, never by this
+    host's clock.
     """
 
     seq: int
@@ -41,11 +44,13 @@ class Claim(Struct, frozen=True):
     next_due_ms: int | None
     now_ms: int
     timeouts: Sequence[Timer] = ()
+    overdue: Sequence[Timer] = ()
+    shift_ms: int | None = None
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to commit."""
-        return not self.timers and not self.timeouts
+        return not self.timers and not self.timeouts and not self.overdue
 
 
 class WheelState(Struct, frozen=True):
@@ -57,8 +62,9 @@ class WheelState(Struct, frozen=True):
 
 
 class WheelSize(Struct, frozen=True):
-    """`pending` timers in the slots, of which `due` are due; `in_flight` in the claimed batch;
-    `awaited`: attempts that were fired and whose result has not come; the earliest time of all."""
+    """`pending` timers that wait, of which `due` are due and `held` are held back as overdue;
+    `in_flight` in the claimed batch; `awaited`: attempts that were fired and whose result has not
+    come; the earliest time of all but those held back."""
 
     gen: str | None
     pending: int
@@ -67,6 +73,7 @@ class WheelSize(Struct, frozen=True):
     watermarks: Mapping[str, int]
     due: int = 0
     awaited: int = 0
+    held: int = 0
 
 
 class Wheel(Protocol):
@@ -92,11 +99,11 @@ class Wheel(Protocol):
         """Add `timers` and move the watermark of `topic` from `expected` to `upto`.
 
         `remove` are timers that no longer count, each taken away wherever it is: in its slot (by
-        `due_ms`), or among those whose result is awaited, so that its deadline never comes. One in
-        the claimed batch is fired all the same, but its result is not awaited. They are removed
-        before `timers` are added. A timer that is in both (the same attempt of the same activity)
-        is moved: from its slot alone, and not at all if it is there no longer, since it has been
-        claimed then and would be fired again.
+        `due_ms`), among those that are held back, or among those whose result is awaited, so that
+        its deadline never comes. One in the claimed batch is fired all the same, but its result is
+        not awaited. They are removed before `timers` are added. A timer that is in both (the same
+        attempt of the same activity) is moved: from its slot or from those that are held back, and
+        not at all if it is in neither, since it has been claimed then and would be fired again.
 
         `after`: watermarks of other topics that must be reached before, since this call follows
         from what they have changed; else raises `WheelBehindError`, and nothing has changed.
@@ -118,12 +125,19 @@ class Wheel(Protocol):
         nonce: str,
         limit: int,
         await_ms: int,
+        overdue: OverduePolicy | None = None,
     ) -> Claim:
         """Settle the batch `done` (seq, nonce) and claim up to `limit` due timers, earliest first.
 
         With the settling the results of the timers in that batch are awaited: `await_ms` from now
         on each becomes a timeout, unless `add` removes it before. What is left of `limit` after
         the due timers takes timeouts that have come.
+
+        Timers that are overdue by the policy are not fired but held back: for good, until `add`
+        moves or removes them. The batch says which they are, so that they can be reported. All of
+        one backlog have one `shift_ms`: how long the shard's time had stood still when the first
+        of them was found, from the earliest of them or from the last batch, whichever was later.
+        The backlog ends with the first claim that finds none overdue.
 
         The new batch has seq + 1 and `nonce`. A batch that was claimed and not yet settled is
         handed out again unchanged, with the nonce it had. Raises `FencedError` when another owner
@@ -299,10 +313,12 @@ class ShardLog(Protocol):
         at_ms: int,
         cursor: WheelCursor,
         timeouts: Sequence[Timer] = (),
+        reports: Sequence[PodCommand] = (),
     ) -> int:
         """Publish in one transaction: for each timer `execute-engagement` and `dispatched`, for
-        each timeout a failed `engagement-executed`, and the cursor. Returns once Kafka has
-        committed all of it, with the offset of the last status record (-1 without timers).
+        each timeout a failed `engagement-executed`, the `reports` on `pod-commands`, and the
+        cursor. Returns once Kafka has committed all of it, with the offset of the last status
+        record (-1 without timers).
 
         Raises `FencedError`, and `StoreUnavailableError` when the outcome is unknown.
         """

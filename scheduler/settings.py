@@ -1,14 +1,21 @@
 """One frozen settings object, read from the environment and checked at start."""
 
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scheduler.addresses import kafka_bootstrap, server_url
 from scheduler.errors import SettingsError
-from scheduler.policy import HOUR_MS, MINUTE_MS, DelayWindow, PacingPolicy, RetryPolicy
+from scheduler.policy import (
+    HOUR_MS,
+    MINUTE_MS,
+    DelayWindow,
+    OverduePolicy,
+    PacingPolicy,
+    RetryPolicy,
+)
 from schemas.events import MAX_COMMAND_ACTIVITIES
 from schemas.topics import DISPATCHER_GROUP, EXECUTOR_GROUP, WORKER_GROUP, Topics
 
@@ -84,6 +91,19 @@ class Settings(BaseSettings):
     )
     comment_max_delay_ms: int = Field(
         6 * HOUR_MS, ge=0, le=LONGEST_MS, description="Latest comment."
+    )
+
+    catch_up: Literal["immediate", "paced", "expire"] = Field(
+        "immediate",
+        description="What becomes of what is overdue, as after an outage: sent at once, laid out "
+        "anew, or given up.",
+    )
+    # Below a second every timer would be late, and be moved for ever instead of being fired.
+    paced_after_ms: int = Field(
+        60_000, ge=1000, description="For `paced`: how late a timer must be to be laid out anew."
+    )
+    expire_after_ms: int = Field(
+        6 * HOUR_MS, ge=1000, description="For `expire`: how late a timer must be to be given up."
     )
 
     queue_concurrency: int = Field(
@@ -222,6 +242,15 @@ class Settings(BaseSettings):
     def retries(self) -> RetryPolicy:
         """What happens to attempts that fail."""
         return RetryPolicy(self.queue_attempts, self.backoff_initial_delay_ms, BACKOFF_JITTER)
+
+    @cached_property
+    def overdue(self) -> OverduePolicy | None:
+        """What becomes of overdue timers; None: they fire at once."""
+        if self.catch_up == "paced":
+            return OverduePolicy("postpone", self.paced_after_ms)
+        if self.catch_up == "expire":
+            return OverduePolicy("expire", self.expire_after_ms)
+        return None
 
     @cached_property
     def topics(self) -> Topics:

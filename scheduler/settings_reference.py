@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -19,7 +20,7 @@ COMMAND = "python -m scheduler.settings_reference"
 # A setting goes where its name begins so, else to the last section: a new one is never left out.
 _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Servers and names", ("kafka_", "redis_", "postgres_", "partitions", "topic_")),
-    ("Pacing", ("like_", "comment_")),
+    ("Pacing", ("like_", "comment_", "catch_up", "paced_", "expire_")),
     ("Engagements", ("queue_", "backoff_", "result_", "batch_size_", "sweep_")),
     ("Retention", ("completed_", "failed_", "retention_")),
     ("Processes", ()),
@@ -113,6 +114,8 @@ def _duration(ms: int) -> str:
 
 
 def _bounds(field: FieldInfo) -> Iterator[str]:
+    if get_origin(field.annotation) is Literal:
+        yield ", ".join(f"`{value}`" for value in get_args(field.annotation))
     low = high = above = None
     for rule in field.metadata:
         low = getattr(rule, "ge", low)

@@ -51,7 +51,8 @@ _PROMISES = {
     "carry the same derived `event_id`.",
     topics.POD_COMMANDS: "Send it as often as you like: what is done already is not done again. A "
     "command about one post has the post's key and goes to its partition; elsewhere it is "
-    "forwarded. `cancel` is written to every partition.",
+    "forwarded. `cancel` is written to every partition. The engine itself reports here which "
+    "timers it has found overdue (`postpone`, `expire`): no key, in the shard's partition.",
     topics.WHEEL_CURSOR: "Internal and compacted: one record a shard, with the shard's number as "
     "key. Exactly once for `read_committed` consumers, in one transaction with the batch it "
     "closes. Of use to other programs only for measuring.",
@@ -70,6 +71,7 @@ _SENT = (
     topics.EXECUTE_ENGAGEMENT,
     topics.ENGAGEMENT_EXECUTED,
     topics.ENGAGEMENT_STATUS,
+    topics.POD_COMMANDS,
     topics.WHEEL_CURSOR,
     topics.DEAD_LETTER,
 )

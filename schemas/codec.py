@@ -10,7 +10,7 @@ from typing import TypeVar, get_args, get_type_hints
 import msgspec
 import orjson
 
-from schemas.events import EngagementType, Event, StatusName
+from schemas.events import EngagementType, Event, PodCommand, StatusName
 from schemas.ids import execute_event_id, status_event_id, timeout_event_id
 from schemas.times import EARLIEST_MS, LATEST_MS, millis, moment, rfc3339
 
@@ -65,6 +65,10 @@ def decode(event_type: type[EventT], data: bytes | None) -> EventT:
         at = getattr(event, name)
         if at is not None and not _EARLIEST <= at <= _LATEST:
             raise InvalidEvent(f"a time outside of 1970 to 2200 - at `$.{name}`")
+    if isinstance(event, PodCommand) and not all(
+        _EARLIEST <= at <= _LATEST for at in event.due_at or ()
+    ):
+        raise InvalidEvent("a time outside of 1970 to 2200 - at `$.due_at`")
     return event
 
 
@@ -125,10 +129,11 @@ def engagement_status(
     at_ms: int,
     scheduled_for_ms: int | None = None,
     reason: str | None = None,
+    event_id: str | None = None,
 ) -> bytes:
-    """An `engagement-status` event; as `execute_engagement`."""
+    """An `engagement-status` event; as `execute_engagement`. `event_id`: another than the usual."""
     fields = {
-        "event_id": status_event_id(activity_id, status, attempt),
+        "event_id": event_id or status_event_id(activity_id, status, attempt),
         "activity_id": activity_id,
         "pod_id": pod_id,
         "post_id": post_id,

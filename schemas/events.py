@@ -18,6 +18,7 @@ MAX_COMMAND_ACTIVITIES = 1_000
 MAX_RETRY_AFTER_MS = 7 * 24 * 3_600_000
 # Far from where Lua, which counts batches too, can no longer tell two numbers apart (2^53).
 MAX_SEQ = 2**52
+MAX_SHIFT_MS = 366 * 24 * 3_600_000
 
 # Control characters have no place in an id; PostgreSQL refuses NUL outright. The end is written as
 # a look-ahead, since Python's $ lets one line feed pass.
@@ -55,7 +56,7 @@ Instant = Annotated[
 ]
 EngagementType = Literal["like", "comment"]
 Outcome = Literal["executed", "failed"]
-CommandName = Literal["schedule", "dispatch", "cancel"]
+CommandName = Literal["schedule", "dispatch", "cancel", "postpone", "expire"]
 StatusName = Literal[
     "pending",
     "scheduled",
@@ -167,11 +168,16 @@ class EngagementStatus(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Do something with activities that are there. Sent by clients and the command line.
+    """Do something with activities that are there. Sent by clients, the command line, and the
+    engine itself.
 
     `schedule`: plan those of `activity_ids`, all of `post_id`, that are still pending, in this
     order. `dispatch`: fire those of `activity_ids` now, if they wait in the wheel. `cancel`: cancel
     all that wait in the wheel (`pod_id`: of this pod); to be written to every partition.
+
+    `postpone` and `expire` are the dispatcher's, about timers that it has found overdue: those of
+    `activity_ids` that still wait, and are still due at the time that stands at the same place in
+    `due_at`, are moved by `shift_ms`, or given up.
     """
 
     event_id: EventId
@@ -192,6 +198,14 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: Annotated[
         Annotated[str, Meta(max_length=MAX_ID_CHARS)] | None,
         Meta(description="Why, for people; carried on in the statuses."),
+    ] = None
+    due_at: Annotated[
+        Annotated[tuple[Instant, ...], Meta(max_length=MAX_COMMAND_ACTIVITIES)] | None,
+        Meta(description="For `postpone` and `expire`: when each of `activity_ids` was due."),
+    ] = None
+    shift_ms: Annotated[
+        Annotated[int, Meta(ge=0, le=MAX_SHIFT_MS)] | None,
+        Meta(description="For `postpone`: by how much, at least."),
     ] = None
 
 

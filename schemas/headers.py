@@ -60,6 +60,7 @@ def _constant(event_type: type[Event], source: str) -> tuple[tuple[str, bytes], 
 
 
 _CONSTANT = {event_type: _constant(event_type, CE_SOURCES[event_type]) for event_type in CE_TYPES}
+_OVERDUE = _constant(PodCommand, CE_SOURCES[ExecuteEngagement])
 _TIMEOUT = _constant(EngagementExecuted, CE_SOURCES[ExecuteEngagement])
 
 
@@ -79,6 +80,11 @@ def headers_behind_id(event_type: type[Event], at_ms: int) -> Headers:
 def timeout_headers_behind_id(at_ms: int) -> Headers:
     """The same, for the results by which the engine itself gives attempts up."""
     return [("ce_time", rfc3339(at_ms).encode()), *_TIMEOUT]
+
+
+def overdue_headers_behind_id(at_ms: int) -> Headers:
+    """The same, for the commands by which the engine itself reports overdue timers."""
+    return [("ce_time", rfc3339(at_ms).encode()), *_OVERDUE]
 
 
 def dead_letter_headers(

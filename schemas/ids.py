@@ -39,6 +39,16 @@ def status_event_id(activity: str, status: str, attempt: int) -> str:
     return f"{activity}:{status}:{attempt}"
 
 
+def postponed_event_id(activity: str, status: str, attempt: int, due_ms: int) -> str:
+    """The same, where the attempt waits once more, until another time than at first."""
+    return f"{status_event_id(activity, status, attempt)}:{due_ms}"
+
+
+def overdue_event_id(shard: int, nonce: str, number: int) -> str:
+    """`event_id` of a dispatcher's command about overdue timers: the `number`th of its batch."""
+    return f"overdue:{shard}:{nonce}:{number}"
+
+
 def result_event_id(activity: str, outcome: str, attempt: int) -> str:
     """`event_id` of the `engagement-executed` event of one attempt."""
     return f"{activity}:{outcome}:{attempt}"

@@ -70,6 +70,7 @@ def appliers(
             record=record,
             wheel=wheel,
             outbox=outbox,
+            overdue=settings.overdue,
         ),
     }
 

@@ -16,9 +16,10 @@ def status(json_output: AsJson = False) -> None:
 
     A shard's lag is how many records of its partitions of the three input topics are not applied
     yet; the columns before it are about post-detected alone, where Redis may be behind PostgreSQL
-    for a moment. Awaited are attempts that were sent and have no result yet. A wheel without a
-    generation is about to be rebuilt, for which a dispatcher must run. Ends with 3 when a store is
-    not reachable; the rest is shown.
+    for a moment. Held are timers that are overdue and wait for a worker to lay them out anew, or to
+    give them up; they count among pending. Awaited are attempts that were sent and have no result
+    yet. A wheel without a generation is about to be rebuilt, for which a dispatcher must run. Ends
+    with 3 when a store is not reachable; the rest is shown.
 
     \b
     Examples:
@@ -64,6 +65,7 @@ def _shards(settings: "Settings", seen: "Overview") -> list[dict[str, Any]]:
                 "generation": wheel.gen if wheel else None,
                 "pending": wheel.pending if wheel else None,
                 "due": wheel.due if wheel else None,
+                "held": wheel.held if wheel else None,
                 "in_flight": wheel.in_flight if wheel else None,
                 "awaited": wheel.awaited if wheel else None,
                 "next_due": None if due_ms is None else rfc3339(due_ms),
@@ -151,7 +153,8 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
     if all(each.error for each in seen.stores.values()):
         return
     made = Table(box=None, header_style="bold")
-    for heading in ("shard", "pending", "due", "in flight", "awaited", "next due", "generation"):
+    headings = ("shard", "pending", "due", "held", "in flight", "awaited", "next due", "generation")
+    for heading in headings:
         made.add_column(heading, justify="left" if heading == "generation" else "right")
     for heading in ("at: PostgreSQL", "Redis", "Kafka", "lag"):
         made.add_column(heading, justify="right")
@@ -161,7 +164,8 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
         generation = (row["generation"] or lost)[:19] if redis else None
         made.add_row(
             str(row["shard"]),
-            *(_text(row[name]) for name in ("pending", "due", "in_flight", "awaited", "next_due")),
+            *(_text(row[name]) for name in ("pending", "due", "held", "in_flight", "awaited")),
+            _text(row["next_due"]),
             _text(generation),
             *(_text(row[name]) for name in ("watermark_postgresql", "watermark_redis")),
             _text(None if row["kafka_end"] is None else row["kafka_end"] - 1),

@@ -19,7 +19,7 @@ from scheduler.ports import SourceRecord
 from schemas.codec import engagement_status
 from schemas.events import EngagementStatus, StatusName
 from schemas.headers import Headers, dead_letter_headers, headers_behind_id
-from schemas.ids import status_event_id
+from schemas.ids import postponed_event_id, status_event_id
 from schemas.topics import Topics
 
 BATCH_BYTES = 512 * 1024
@@ -202,7 +202,10 @@ def _status_record(each: Announcement, at_ms: int, headers: Headers) -> dict[str
     """The record of one status; `headers` are those that all of a batch share."""
     # By value: an enumeration costs orjson and each f-string extra.
     status: StatusName = each.status.value
-    event_id = status_event_id(each.activity_id, status, each.attempt)
+    if each.postponed and each.scheduled_for_ms is not None:
+        event_id = postponed_event_id(each.activity_id, status, each.attempt, each.scheduled_for_ms)
+    else:
+        event_id = status_event_id(each.activity_id, status, each.attempt)
     return {
         "key": each.post_id.encode(),
         "value": engagement_status(
@@ -216,6 +219,7 @@ def _status_record(each: Announcement, at_ms: int, headers: Headers) -> dict[str
             at_ms,
             each.scheduled_for_ms,
             None if each.reason is None else _reason(each.reason),
+            event_id,
         ),
         "headers": [("ce_id", event_id.encode()), *headers],
     }

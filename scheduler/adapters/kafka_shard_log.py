@@ -17,11 +17,12 @@ from scheduler.adapters.kafka_producer import fetched, throw_away
 from scheduler.errors import StoreUnavailableError
 from scheduler.timer import Timer
 from schemas import codec
-from schemas.events import EngagementStatus, ExecuteEngagement, WheelCursor
+from schemas.events import EngagementStatus, ExecuteEngagement, PodCommand, WheelCursor
 from schemas.headers import (
     Headers,
     event_headers,
     headers_behind_id,
+    overdue_headers_behind_id,
     timeout_headers_behind_id,
 )
 from schemas.ids import execute_event_id, status_event_id, timeout_event_id
@@ -114,6 +115,7 @@ class KafkaShardLog:
         at_ms: int,
         cursor: WheelCursor,
         timeouts: Sequence[Timer] = (),
+        reports: Sequence[PodCommand] = (),
     ) -> int:
         """See `ShardLog.commit`."""
         producer = self._producer
@@ -123,11 +125,14 @@ class KafkaShardLog:
         executes = _Batches(producer, topics.execute_engagement, shard)
         statuses = _Batches(producer, topics.engagement_status, shard)
         results = _Batches(producer, topics.engagement_executed, shard)
+        commands = _Batches(producer, topics.pod_commands, shard)
+        parts = (executes, statuses, results, commands)
         with translated(shard):
             async with asyncio.timeout(CALL_S):
                 try:
                     await _fire(timers, at_ms, executes, statuses)
                     await self._give_up(timeouts, at_ms, results)
+                    await _report(reports, at_ms, commands)
                     moved = await producer.send(
                         topics.wheel_cursor,
                         codec.encode(cursor),
@@ -138,11 +143,11 @@ class KafkaShardLog:
                 except IllegalOperation:
                     # Something that was sent before this has failed meanwhile, and with it the
                     # transaction. What that was says whether we are fenced.
-                    await asyncio.gather(*executes.sent, *statuses.sent, *results.sent)
+                    await asyncio.gather(*(each for part in parts for each in part.sent))
                     raise StoreUnavailableError("Kafka", "the transaction has failed") from None
                 moved.add_done_callback(fetched)
                 # The commit waits for all of these, but does not look whether they failed.
-                await asyncio.gather(*executes.sent, *statuses.sent, *results.sent, moved)
+                await asyncio.gather(*(each for part in parts for each in part.sent), moved)
                 await producer.commit_transaction()
                 await producer.begin_transaction()
                 return await statuses.last_offset()
@@ -189,7 +194,7 @@ class _Batches:
         self._last_count = 0
         self.sent: list[asyncio.Future[RecordMetadata]] = []
 
-    async def append(self, key: bytes, value: bytes, headers: Headers) -> None:
+    async def append(self, key: bytes | None, value: bytes, headers: Headers) -> None:
         if self._batch is None:
             self._batch = self._producer.create_batch()
         if self._batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
@@ -235,6 +240,18 @@ async def _fire(
             )
     await executes.send()
     await statuses.send()
+
+
+async def _report(reports: Sequence[PodCommand], at_ms: int, commands: _Batches) -> None:
+    # Read before they are committed, too: the timers are held back all the same, and of the copies
+    # that follow none counts, since the row is due at another time by then.
+    headers = overdue_headers_behind_id(at_ms)
+    for report in reports:
+        await asyncio.sleep(0)  # each is up to a thousand timers
+        await commands.append(
+            None, codec.encode(report), [("ce_id", report.event_id.encode()), *headers]
+        )
+    await commands.send()
 
 
 def _execute(timer: Timer, at_ms: int) -> bytes:

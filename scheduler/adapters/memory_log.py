@@ -13,7 +13,7 @@ from scheduler.errors import FencedError
 from scheduler.ports import StatusPage, StatusReader
 from scheduler.timer import Timer
 from schemas import codec
-from schemas.events import WheelCursor
+from schemas.events import PodCommand, WheelCursor
 
 
 class Fired(Struct, frozen=True):
@@ -31,6 +31,7 @@ class MemoryPartition:
         self.shard = shard
         self.fired: list[Fired] = []
         self.timeouts: list[Fired] = []
+        self.reports: list[PodCommand] = []
         self.cursors: list[WheelCursor] = []
         self._statuses: list[bytes | None] = []  # None: a control record, never delivered
         self._producer_epoch = 0
@@ -52,6 +53,11 @@ class MemoryShardLog:
         self._partition = partition
         self._epoch = 0
 
+    @property
+    def fenced(self) -> bool:
+        """Whether a newer producer has shut this one out."""
+        return self._partition._producer_epoch != self._epoch
+
     async def fence(self) -> None:
         """See `ShardLog.fence`."""
         self._partition._producer_epoch += 1
@@ -71,13 +77,15 @@ class MemoryShardLog:
         at_ms: int,
         cursor: WheelCursor,
         timeouts: Sequence[Timer] = (),
+        reports: Sequence[PodCommand] = (),
     ) -> int:
         """See `ShardLog.commit`."""
         partition = self._partition
-        if partition._producer_epoch != self._epoch:
+        if self.fenced:
             raise FencedError(partition.shard, "a newer producer")
         partition.fired += [Fired(timer, at_ms) for timer in timers]
         partition.timeouts += [Fired(timer, at_ms) for timer in timeouts]
+        partition.reports += reports
         partition._statuses += [
             codec.engagement_status(
                 timer.activity_id,

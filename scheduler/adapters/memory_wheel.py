@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from scheduler.errors import FencedError, WheelBehindError, WheelLostError
+from scheduler.policy import OverduePolicy
 from scheduler.ports import NOTHING_BEFORE, Claim, WheelSize, WheelState
 from scheduler.timer import Timer, pack
 
@@ -21,6 +22,8 @@ from scheduler.timer import Timer, pack
 class _Batch(Struct, frozen=True):
     timers: Sequence[Timer]
     timeouts: Sequence[Timer]
+    overdue: Sequence[Timer] = ()
+    shift_ms: int | None = None
 
 
 @dataclass(slots=True)
@@ -35,7 +38,10 @@ class _Shard:
     in_flight: _Batch | None = None
     awaited: dict[bytes, Timer] = field(default_factory=dict)  # due: their deadline
     answered: set[bytes] = field(default_factory=set)
+    held: dict[bytes, Timer] = field(default_factory=dict)
     head_ms: float = 0
+    last_ms: int = 0
+    shift_ms: int | None = None
 
 
 def _now_ms() -> int:
@@ -83,12 +89,13 @@ class MemoryWheel:
         for timer in remove:
             packed = pack(timer)
             if packed in coming:
-                # Moved; but only from its slot.
-                if not self._drop(state, timer):
+                # Moved; but only from where it waits.
+                if not self._drop(state, timer) and not state.held.pop(packed, None):
                     del coming[packed]
             elif (
                 not state.awaited.pop(packed, None)
                 and not self._drop(state, timer)
+                and not state.held.pop(packed, None)
                 and state.in_flight
             ):
                 state.answered.add(packed)
@@ -118,6 +125,7 @@ class MemoryWheel:
         nonce: str,
         limit: int,
         await_ms: int,
+        overdue: OverduePolicy | None = None,
     ) -> Claim:
         """See `Wheel.claim`."""
         state = self._owned(shard, epoch)
@@ -136,15 +144,18 @@ class MemoryWheel:
         due = min(limit, bisect_right(state.order, now_ms, key=lambda entry: entry[0]))
         timers = [state.pending.pop(entry) for entry in state.order[:due]]
         del state.order[:due]
+        late, shift_ms = self._hold(state, timers, now_ms, overdue)
+        timers = timers[len(late) :]
         deadlines = sorted(
             (timer.due_ms, packed)
             for packed, timer in state.awaited.items()
             if timer.due_ms <= now_ms
         )
         timeouts = [state.awaited.pop(packed) for _, packed in deadlines[: limit - due]]
-        if timers or timeouts:
-            state.in_flight = _Batch(timers, timeouts)
+        if timers or timeouts or late:
+            state.in_flight = _Batch(timers, timeouts, late, shift_ms)
             state.seq, state.nonce, state.head_ms = state.seq + 1, nonce, 0
+            state.last_ms = now_ms
         else:
             state.head_ms = float("inf") if (at := _next(state)) is None else at
         return self._claimed(state, now_ms)
@@ -194,12 +205,13 @@ class MemoryWheel:
         batch = state.in_flight
         return WheelSize(
             gen=state.gen,
-            pending=len(state.pending),
+            pending=len(state.pending) + len(state.held),
             in_flight=len(batch.timers) + len(batch.timeouts) if batch else 0,
             next_due_ms=_next(state),
             watermarks=dict(state.watermarks),
             due=bisect_right(state.order, self._now_ms(), key=lambda entry: entry[0]),
             awaited=len(state.awaited),
+            held=len(state.held),
         )
 
     async def forget(self, shard: int) -> None:
@@ -265,6 +277,18 @@ class MemoryWheel:
         del state.order[bisect_left(state.order, entry)]
         return True
 
+    def _hold(
+        self, state: _Shard, due: Sequence[Timer], now_ms: int, policy: OverduePolicy | None
+    ) -> tuple[Sequence[Timer], int | None]:
+        """Those of `due` that are overdue, held back, and the shift of their backlog."""
+        late = [t for t in due if policy is not None and now_ms - t.due_ms > policy.after_ms]
+        state.held.update((pack(timer), timer) for timer in late)
+        if not late:
+            state.shift_ms = None
+        elif state.shift_ms is None:
+            state.shift_ms = now_ms - max(late[0].due_ms, state.last_ms)
+        return late, state.shift_ms if policy and policy.verdict == "postpone" else None
+
     def _settle(self, state: _Shard, deadline_ms: int) -> None:
         batch, state.in_flight = state.in_flight, None
         for timer in batch.timers if batch else ():
@@ -276,7 +300,14 @@ class MemoryWheel:
     def _claimed(self, state: _Shard, now_ms: int) -> Claim:
         batch = state.in_flight or _Batch((), ())
         return Claim(
-            state.seq, state.nonce, batch.timers, _next(state), now_ms, timeouts=batch.timeouts
+            state.seq,
+            state.nonce,
+            batch.timers,
+            _next(state),
+            now_ms,
+            timeouts=batch.timeouts,
+            overdue=batch.overdue,
+            shift_ms=batch.shift_ms,
         )
 
 

@@ -12,7 +12,8 @@ class ShardKeys(NamedTuple):
     """The keys of one shard."""
 
     meta: str
-    """Hash: epoch, gen, seq, nonce, claimed, pending, head, and `at:<topic>` watermarks."""
+    """Hash: epoch, gen, seq, nonce, claimed, pending, head, last, shift, and `at:<topic>`
+    watermarks."""
     slots: str
     """Sorted set of the occupied slots, by number."""
     in_flight: str
@@ -22,6 +23,8 @@ class ShardKeys(NamedTuple):
     answered: str
     """Set of packed timers whose result came, or that were cancelled, while a batch was in flight
     that may hold them; until the batch is settled."""
+    held: str
+    """Sorted set of packed timers that are held back as overdue, by the time they were due (ms)."""
     slot_prefix: str
     """Followed by a slot's number: a sorted set of packed timers, by time within the slot."""
     wake: str
@@ -37,6 +40,7 @@ class ShardKeys(NamedTuple):
             in_flight=base + "flight",
             awaited=base + "awaited",
             answered=base + "answered",
+            held=base + "held",
             slot_prefix=base + "s:",
             wake=base + "wake",
         )

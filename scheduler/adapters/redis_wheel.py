@@ -27,6 +27,7 @@ from scheduler.errors import (
     WheelLostError,
 )
 from scheduler.lua import script
+from scheduler.policy import OverduePolicy
 from scheduler.ports import NOTHING_BEFORE, Claim, WheelSize, WheelState
 from scheduler.timer import Timer, pack, unpack
 
@@ -62,8 +63,9 @@ _AWAY_CODE = re.compile(
 
 _NAMES = ("add", "take", "claim", "wipe", "load", "load_awaited", "open", "size", "forget")
 
-# The slot under which a batch holds deadlines, which have none (claim.lua).
-_DEADLINES = -1
+# Slots under which a batch holds what has none (claim.lua): deadlines, and overdue timers by what
+# is to become of them.
+_DEADLINES, _POSTPONED, _EXPIRED = -1, -2, -3
 
 
 class RedisWheel:
@@ -140,7 +142,7 @@ class RedisWheel:
             timers = list(coming.values())
         reply = await self._run(
             "add",
-            [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered],
+            [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held],
             [
                 keys.slot_prefix,
                 keys.wake,
@@ -179,22 +181,33 @@ class RedisWheel:
         nonce: str,
         limit: int,
         await_ms: int,
+        overdue: OverduePolicy | None = None,
     ) -> Claim:
         """See `Wheel.claim`."""
         keys = self._of(shard)
-        _, seq, name, now, due, batch = _granted(
+        policy: tuple[Any, Any] = ("", "")
+        if overdue is not None:
+            verdict = _POSTPONED if overdue.verdict == "postpone" else _EXPIRED
+            policy = (overdue.after_ms, verdict)
+        _, seq, name, now, due, batch, shift = _granted(
             shard,
             await self._run(
                 "claim",
-                [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered],
-                [keys.slot_prefix, SLOT_MS, epoch, gen, *done, nonce, limit, await_ms],
+                [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held],
+                [keys.slot_prefix, SLOT_MS, epoch, gen, *done, nonce, limit, await_ms, *policy],
             ),
         )
         timers: list[Timer] = []
         timeouts: list[Timer] = []
+        held: list[Timer] = []
+        shift_ms = None
         for i in range(0, len(batch), 2):
             slot, flat = int(batch[i]), batch[i + 1]
-            start, into = (0, timeouts) if slot == _DEADLINES else (slot * SLOT_MS, timers)
+            start, into = slot * SLOT_MS, timers
+            if slot < 0:
+                start, into = 0, timeouts if slot == _DEADLINES else held
+                if slot == _POSTPONED:
+                    shift_ms = int(shift)
             into += [unpack(flat[j], start + int(flat[j + 1])) for j in range(0, len(flat), 2)]
         return Claim(
             seq=int(seq),
@@ -203,6 +216,8 @@ class RedisWheel:
             next_due_ms=None if due == b"" else int(due),
             now_ms=int(now),
             timeouts=timeouts,
+            overdue=held,
+            shift_ms=shift_ms,
         )
 
     async def wipe(self, shard: int, epoch: str) -> None:
@@ -212,7 +227,7 @@ class RedisWheel:
         while left:
             reply = await self._run(
                 "wipe",
-                [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered],
+                [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held],
                 [keys.slot_prefix, epoch, WIPE_SLOTS],
             )
             left = int(_granted(shard, reply)[1])
@@ -263,9 +278,9 @@ class RedisWheel:
     async def size(self, shard: int) -> WheelSize:
         """See `Wheel.size`."""
         keys = self._of(shard)
-        next_due, in_flight, awaited, due, flat = await self._run(
+        next_due, in_flight, awaited, due, held, flat = await self._run(
             "size",
-            [keys.meta, keys.slots, keys.in_flight, keys.awaited],
+            [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.held],
             [keys.slot_prefix, SLOT_MS, MAX_DUE_SLOTS],
         )
         meta = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
@@ -281,6 +296,7 @@ class RedisWheel:
             },
             due=int(due),
             awaited=int(awaited),
+            held=int(held),
         )
 
     async def forget(self, shard: int) -> None:

@@ -1,6 +1,6 @@
 -- What one input makes of the wheel: timers leave, move and come, and the watermark of its topic
 -- goes on, by compare-and-swap; all of it or nothing.
--- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held
 -- ARGV: 1 slot prefix, 2 wake channel, 3 watermark field, 4 expected, 5 upto,
 --       6 earliest due time of what comes or moves ('' for nothing),
 --       7 to 9 numbers of fields of the three lists that follow from 10 on, one behind the other:
@@ -48,10 +48,19 @@ local function left(slot, packed)
   return true
 end
 
+-- Likewise of those that are held back; asked for only where a timer is not in its slot.
+local any_held = nil
+local function released(packed)
+  if any_held == nil then
+    any_held = redis.call('EXISTS', KEYS[6]) == 1
+  end
+  return any_held and redis.call('ZREM', KEYS[6], packed) == 1
+end
+
 local in_flight = redis.call('EXISTS', KEYS[3]) == 1
 for i = leave, move - 1, 2 do
   if redis.call('ZREM', KEYS[4], ARGV[i + 1]) == 0 then
-    if left(ARGV[i], ARGV[i + 1]) then
+    if left(ARGV[i], ARGV[i + 1]) or released(ARGV[i + 1]) then
       change = change - 1
     elseif in_flight then
       -- Perhaps in the batch: the settling must not await what has been answered by then.
@@ -60,8 +69,8 @@ for i = leave, move - 1, 2 do
   end
 end
 for i = move, come - 1, 4 do
-  -- Only from its slot: what has been claimed by now is on its way, and would be fired again.
-  if left(ARGV[i], ARGV[i + 3]) then
+  -- Only from where it waits: what has been claimed by now is on its way, and would be fired again.
+  if left(ARGV[i], ARGV[i + 3]) or released(ARGV[i + 3]) then
     redis.call('ZADD', ARGV[1] .. ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
     redis.call('ZADD', KEYS[2], ARGV[i + 1], ARGV[i + 1])
   end

@@ -1,24 +1,29 @@
 -- Settles the batch that has been committed and claims the next one: due timers leave the slots and
 -- deadlines that have come the awaited ones, and become the shard's one in-flight batch, in one
--- step, so that a crash can lose neither.
--- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered
+-- step, so that a crash can lose neither. Overdue timers leave the slots too, for the held ones: the
+-- batch only tells of them.
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held
 -- ARGV: 1 slot prefix, 2 slot width (ms), 3 epoch, 4 gen, 5 done seq, 6 done nonce, 7 nonce, 8 limit,
---       9 how long the results of the settled batch are awaited (ms)
+--       9 how long the results of the settled batch are awaited (ms), 10 how late a timer must be to
+--       be overdue (ms; '' for never), 11 the slot under which the batch tells of such
 -- Returns {'fenced', owner}: another owner has the shard
 --         {'lost', why}: gone, of another generation, or back in time: rebuild
---         {'ok', seq, nonce, now, next due ('' for none), {slot, {packed, relative due, ...}, ...}}
---         deadlines have slot -1, and in place of a relative time their own
+--         {'ok', seq, nonce, now, next due ('' for none), {slot, {packed, relative due, ...}, ...},
+--          shift of the backlog (ms; '' without one)}
+--         deadlines have slot -1, overdue timers -2 (to be postponed) or -3 (expired), and in place
+--         of a relative time their own
 -- Cost: O((settled + claimed) * log(timers awaited) + log slots)
 --@include own.lua
 --@include next_due.lua
 --@include settle.lua
+--@include hold.lua
 
 local refused = own(KEYS[1], ARGV[3])
 if refused then
   return refused
 end
 local slot_prefix, slot_ms = ARGV[1], tonumber(ARGV[2])
-local meta = redis.call('HMGET', KEYS[1], 'gen', 'seq', 'nonce', 'head')
+local meta = redis.call('HMGET', KEYS[1], 'gen', 'seq', 'nonce', 'head', 'shift', 'last')
 if not meta[1] or meta[1] ~= ARGV[4] then
   return {'lost', 'generation ' .. (meta[1] or 'missing')}
 end
@@ -36,7 +41,7 @@ if seq == done + 1 then
     return {'lost', 'no in-flight batch'}
   end
   local due = next_due(KEYS[2], slot_prefix, slot_ms, KEYS[4])
-  return {'ok', seq, meta[3], now, due or '', cmsgpack.unpack(batch)}
+  return {'ok', seq, meta[3], now, due or '', cmsgpack.unpack(batch), meta[5] or ''}
 end
 -- The nonce tells this batch from another of the same seq that a rollback of Redis undid.
 if seq ~= done or meta[3] ~= ARGV[6] then
@@ -47,6 +52,9 @@ end
 settle(KEYS[3], KEYS[4], KEYS[5], now + tonumber(ARGV[9]))
 
 local room, batch, claimed = tonumber(ARGV[8]), {}, 0
+local overdue, held = {}, {}
+-- What was due before this is overdue; nothing was before 1970.
+local overdue_before = ARGV[10] ~= '' and now - tonumber(ARGV[10]) or 0
 while room > 0 do
   local slot = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
   if not slot or slot * slot_ms > now then
@@ -59,10 +67,15 @@ while room > 0 do
   local taken = #due / 2
   if taken > 0 then
     redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
-    batch[#batch + 1] = slot
-    batch[#batch + 1] = due
-    claimed = claimed + taken
     room = room - taken
+    if slot * slot_ms < overdue_before then
+      due = hold(due, slot * slot_ms, overdue_before, overdue, held)
+    end
+    if #due > 0 then
+      batch[#batch + 1] = slot
+      batch[#batch + 1] = due
+      claimed = claimed + #due / 2
+    end
   end
   if redis.call('EXISTS', key) == 1 then
     break
@@ -78,6 +91,23 @@ if #late > 0 then
   batch[#batch + 1] = late
 end
 
+local shift = meta[5]
+if #overdue > 0 then
+  for i = 1, #held, UNPACK do
+    redis.call('ZADD', KEYS[6], unpack(held, i, math.min(i + UNPACK - 1, #held)))
+  end
+  batch[#batch + 1] = tonumber(ARGV[11])
+  batch[#batch + 1] = overdue
+  if not shift then
+    -- Since the last batch: one timer that came late must not move all others by as much.
+    shift = string.format('%.0f', now - math.max(tonumber(overdue[2]), tonumber(meta[6] or 0)))
+    redis.call('HSET', KEYS[1], 'shift', shift)
+  end
+elseif shift then
+  redis.call('HDEL', KEYS[1], 'shift')
+  shift = nil
+end
+
 local due = next_due(KEYS[2], slot_prefix, slot_ms, KEYS[4])
 if #batch == 0 then
   -- `head` is what the owner sleeps until; an idle turn writes nothing.
@@ -85,7 +115,7 @@ if #batch == 0 then
   if meta[4] ~= head then
     redis.call('HSET', KEYS[1], 'head', head)
   end
-  return {'ok', seq, meta[3], now, due or '', {}}
+  return {'ok', seq, meta[3], now, due or '', {}, ''}
 end
 redis.call('SET', KEYS[3], cmsgpack.pack(batch))
 if claimed > 0 then
@@ -93,6 +123,7 @@ if claimed > 0 then
 end
 -- Head 0: the owner comes back by itself, adds need not wake it.
 redis.call(
-  'HSET', KEYS[1], 'seq', seq + 1, 'nonce', ARGV[7], 'claimed', claimed + #late / 2, 'head', 0
+  'HSET', KEYS[1], 'seq', seq + 1, 'nonce', ARGV[7], 'claimed', claimed + #late / 2, 'head', 0,
+  'last', string.format('%.0f', now)
 )
-return {'ok', seq + 1, ARGV[7], now, due or '', batch}
+return {'ok', seq + 1, ARGV[7], now, due or '', batch, shift or ''}

@@ -1,8 +1,8 @@
 -- A look at the shard.
--- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 held
 -- ARGV: 1 slot prefix, 2 slot width (ms), 3 due slots to count, at most
 -- Returns {next due ('' for none), 1 when a batch is in flight else 0, timers awaited, timers due
---          (in the slots that are counted), {field, value, ... of meta}}
+--          (in the slots that are counted), timers held back, {field, value, ... of meta}}
 -- Cost: O(due slots + log slots)
 --@include next_due.lua
 local slot_prefix, slot_ms = ARGV[1], tonumber(ARGV[2])
@@ -25,5 +25,6 @@ return {
   redis.call('EXISTS', KEYS[3]),
   redis.call('ZCARD', KEYS[4]),
   due,
+  redis.call('ZCARD', KEYS[5]),
   redis.call('HGETALL', KEYS[1]),
 }

@@ -22,6 +22,7 @@ from scheduler.errors import (
     WheelBehindError,
     WheelLostError,
 )
+from scheduler.policy import OverduePolicy
 from scheduler.ports import Claim, Wheel
 from scheduler.settings import ENV_PREFIX
 from scheduler.timer import Timer, pack
@@ -97,8 +98,9 @@ async def claim(
     nonce: str = "nonce-1",
     limit: int = 1000,
     await_ms: int = HOUR_MS,
+    overdue: OverduePolicy | None = None,
 ) -> Claim:
-    return await wheel.claim(SHARD, EPOCH, GEN, done, nonce, limit, await_ms)
+    return await wheel.claim(SHARD, EPOCH, GEN, done, nonce, limit, await_ms, overdue)
 
 
 async def fired(wheel: Wheel, timers: list[Timer], await_ms: int = HOUR_MS) -> Claim:
@@ -605,6 +607,167 @@ async def test_deadlines_are_what_the_owner_sleeps_until(wheel: Wheel) -> None:
         assert await anext(heard) == SHARD
 
 
+POSTPONE = OverduePolicy("postpone", 60_000)
+EXPIRE = OverduePolicy("expire", 60_000)
+
+
+def late(count: int, by_ms: int = HOUR_MS) -> list[Timer]:
+    """Overdue, a second apart, the first by `by_ms`."""
+    at = now() - by_ms
+    return [timer(at + i * 1000) for i in range(count)]
+
+
+@pytest.mark.parametrize("policy", [POSTPONE, EXPIRE])
+async def test_overdue_timers_are_told_of_and_not_fired(
+    wheel: Wheel, policy: OverduePolicy
+) -> None:
+    too_late, due = late(4), overdue(3)
+    await wheel.add(SHARD, TOPIC, -1, 0, [*due, *too_late, timer(now() + HOUR_MS)])
+    batch = await claim(wheel, limit=6, overdue=policy)
+    assert (list(batch.timers), list(batch.overdue)) == (due[:2], too_late)
+    if policy is POSTPONE:
+        assert batch.shift_ms == batch.now_ms - too_late[0].due_ms
+    else:
+        assert batch.shift_ms is None
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.due, size.held, size.in_flight) == (6, 1, 4, 2)
+    # After a crash it is the same batch, whatever the policy is by then.
+    for other in (policy, None, POSTPONE, EXPIRE):
+        again = await claim(wheel, nonce="another", overdue=other)
+        assert (again.seq, again.nonce) == (1, "nonce-1")
+        assert (list(again.timers), list(again.overdue)) == (due[:2], too_late)
+        assert again.shift_ms == batch.shift_ms
+    rest = await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=policy)
+    assert (list(rest.timers), list(rest.overdue)) == (due[2:], [])
+    assert (await claim(wheel, (2, "nonce-2"), "nonce-3", overdue=policy)).empty
+    # They wait until they are moved or removed; nobody awaits a result of them.
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.held, size.in_flight, size.awaited) == (5, 4, 0, 3)
+
+
+async def test_without_a_policy_the_latest_timer_fires(wheel: Wheel) -> None:
+    timers = [*late(3), *overdue(3)]
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    batch = await claim(wheel)
+    assert (list(batch.timers), list(batch.overdue)) == (timers, [])
+
+
+async def test_what_is_as_late_as_allowed_fires(wheel: Wheel) -> None:
+    timers = late(3, HOUR_MS)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    at = await wheel.now_ms()
+    allowed = OverduePolicy("expire", at - timers[0].due_ms + HOUR_MS)
+    assert list((await claim(wheel, overdue=allowed)).timers) == timers
+
+
+async def test_of_one_slot_only_the_beginning_may_be_overdue(wheel: Wheel) -> None:
+    at = await wheel.now_ms()
+    begin = at - at % SLOT_MS - HOUR_MS
+    first, second, third = (timer(begin + after_ms) for after_ms in (0, 1, SLOT_MS - 1))
+    await wheel.add(SHARD, TOPIC, -1, 0, [third, second, first])
+    # Before the second half of that slot; the call may take as long as the rest of it.
+    policy = OverduePolicy("expire", at - (begin + SLOT_MS // 2))
+    batch = await claim(wheel, overdue=policy)
+    assert (list(batch.timers), list(batch.overdue)) == ([third], [first, second])
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.held, size.in_flight) == (2, 2, 1)
+    await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=policy)
+    assert (await wheel.size(SHARD)).awaited == 1
+
+
+@pytest.mark.parametrize("policy", [POSTPONE, EXPIRE])
+async def test_only_overdue_timers_make_a_batch(wheel: Wheel, policy: OverduePolicy) -> None:
+    timers = late(4)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    first = await claim(wheel, limit=3, overdue=policy)
+    assert (first.empty, list(first.timers), list(first.overdue)) == (False, [], timers[:3])
+    assert first.next_due_ms == timers[3].due_ms
+    second = await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=policy)
+    assert list(second.overdue) == timers[3:]
+    assert second.next_due_ms is None
+    assert (await wheel.size(SHARD)).next_due_ms is None
+
+
+async def test_all_of_one_backlog_have_one_shift(wheel: Wheel) -> None:
+    timers = late(5)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    first = await claim(wheel, limit=2, overdue=POSTPONE)
+    second = await claim(wheel, (1, "nonce-1"), "nonce-2", limit=2, overdue=POSTPONE)
+    third = await claim(wheel, (2, "nonce-2"), "nonce-3", limit=2, overdue=POSTPONE)
+    assert first.shift_ms == second.shift_ms == third.shift_ms == first.now_ms - timers[0].due_ms
+    # A claim that finds none overdue ends it: the next one began after the last batch.
+    assert (await claim(wheel, (3, "nonce-3"), "nonce-4", overdue=POSTPONE)).empty
+    await wheel.add(SHARD, TOPIC, 0, 1, late(1, 2 * HOUR_MS))
+    next_one = await claim(wheel, (3, "nonce-3"), "nonce-4", overdue=POSTPONE)
+    assert next_one.shift_ms == next_one.now_ms - third.now_ms
+
+
+async def test_a_timer_that_is_held_back_can_be_moved(wheel: Wheel) -> None:
+    first, second = late(2)
+    await wheel.add(SHARD, TOPIC, -1, 0, [first, second])
+    await claim(wheel, overdue=POSTPONE)
+    moved, at_once = replace(first, due_ms=now() + HOUR_MS), replace(second, due_ms=now() - 5)
+    assert await wheel.add(SHARD, RESULTS, -1, 0, [moved], remove=[first]) == 0
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.held, size.next_due_ms) == (2, 1, moved.due_ms)
+    # Once moved it is in its slot alone, and a copy of the move does nothing.
+    copy = replace(first, due_ms=now() + 2 * HOUR_MS)
+    await wheel.add(SHARD, RESULTS, 0, 1, [copy], remove=[first])
+    assert (await wheel.size(SHARD)).next_due_ms == moved.due_ms
+    await wheel.add(SHARD, RESULTS, 1, 2, [at_once], remove=[second])
+    batch = await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=POSTPONE)
+    assert (list(batch.timers), list(batch.overdue)) == ([at_once], [])
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.held, size.in_flight) == (1, 0, 1)
+    # It has been claimed from its slot by now: in neither place, so nothing puts it back.
+    await wheel.add(SHARD, RESULTS, 2, 3, [replace(second, due_ms=now() + 9)], remove=[second])
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.next_due_ms) == (1, moved.due_ms)
+
+
+async def test_a_timer_that_is_held_back_can_be_removed(wheel: Wheel) -> None:
+    timers = late(3)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    await claim(wheel, overdue=EXPIRE)
+    # In the batch that tells of it, and after that; wherever its row says that it was due.
+    await wheel.add(SHARD, RESULTS, -1, 0, [], remove=timers[:1])
+    await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=EXPIRE)
+    await wheel.add(SHARD, RESULTS, 0, 1, [], remove=[replace(timers[1], due_ms=now())])
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.held, size.awaited) == (1, 1, 0)
+    assert (await claim(wheel, (1, "nonce-1"), "nonce-2")).empty
+
+
+async def test_a_rebuild_replaces_what_was_held_back(wheel: Wheel) -> None:
+    timers = late(4)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    await claim(wheel, overdue=POSTPONE)
+    await wheel.wipe(SHARD, EPOCH)
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.held) == (0, 0)
+    await wheel.load(SHARD, EPOCH, timers[2:])
+    await wheel.open(SHARD, EPOCH, GEN, (5, "n5"), {}, holding=(2, 0))
+    batch = await claim(wheel, (5, "n5"), "n6", overdue=POSTPONE)
+    assert list(batch.overdue) == timers[2:]
+    assert batch.shift_ms == batch.now_ms - timers[2].due_ms
+
+
+async def test_a_large_backlog_is_held_back_whole(wheel: Wheel) -> None:
+    at = now() - 2 * HOUR_MS
+    one_slot = [timer(at - at % SLOT_MS + i % 5000) for i in range(6001)]
+    spread = [timer(at + SLOT_MS * (1 + i)) for i in range(300)]
+    await wheel.add(SHARD, TOPIC, -1, 0, [*one_slot, *spread])
+    batch = await claim(wheel, limit=10_000, overdue=EXPIRE)
+    assert len(batch.overdue) == 6301
+    assert {t.activity_id for t in batch.overdue} == {t.activity_id for t in one_slot + spread}
+    assert all(a.due_ms <= b.due_ms for a, b in pairwise(batch.overdue))
+    assert (await wheel.size(SHARD)).held == 6301
+    await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=EXPIRE)
+    await wheel.add(SHARD, RESULTS, -1, 0, [], remove=[*one_slot, *spread])
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.held, size.in_flight, size.awaited) == (0, 0, 0, 0)
+
+
 on_servers = pytest.mark.parametrize("server", ["valkey", "redis-6.2"], indirect=True)
 
 
@@ -628,8 +791,14 @@ async def test_nothing_is_left_of_what_has_gone(wheel: Wheel, redis: Redis) -> N
     await wheel.add(SHARD, RESULTS, -1, 0, [], remove=[*timers, far])
     assert await redis.scard(keys.answered) == 3
     await claim(wheel, (1, "nonce-1"))
+    too_late = late(3)
+    await wheel.add(SHARD, TOPIC, 0, 1, too_late)
+    await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=POSTPONE)
+    await wheel.add(SHARD, RESULTS, 0, 1, [], remove=too_late)
+    await claim(wheel, (2, "nonce-2"), "nonce-3", overdue=POSTPONE)
     left = {key.decode() async for key in redis.scan_iter(f"{wheel._prefix}*", count=1000)}
     assert left == {keys.meta}
+    assert not await redis.hexists(keys.meta, "shift")
 
 
 @on_servers
@@ -665,6 +834,26 @@ async def test_a_full_redis_goes_on_firing(wheel: Wheel, redis: Redis) -> None:
         last = await claim(wheel, (2, "nonce-2"), "nonce-3", await_ms=0)
         assert len(last.timers) == 1
         assert len(last.timeouts) == 4
+    finally:
+        await redis.config_set("maxmemory", 0)
+
+
+@on_servers
+@pytest.mark.skipif(ENV_PREFIX + "REDIS_URL" in os.environ, reason="the server is somebody's")
+async def test_a_full_redis_goes_on_holding_back(wheel: Wheel, redis: Redis) -> None:
+    timers = late(4)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    await redis.config_set("maxmemory", 1)
+    try:
+        assert list((await claim(wheel, limit=2, overdue=POSTPONE)).overdue) == timers[:2]
+        await wheel.add(
+            SHARD, RESULTS, -1, 0, [replace(timers[0], due_ms=now() + 9000)], remove=timers[:1]
+        )
+        await wheel.add(SHARD, RESULTS, 0, 1, [], remove=timers[1:2])
+        await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=POSTPONE)
+        assert (await claim(wheel, (2, "nonce-2"), "nonce-3", overdue=POSTPONE)).empty
+        size = await wheel.size(SHARD)
+        assert (size.pending, size.held) == (3, 2)
     finally:
         await redis.config_set("maxmemory", 0)
 

@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import Any
 
-from scheduler.adapters.memory_log import MemoryPartition
+from scheduler.adapters.memory_log import MemoryPartition, MemoryShardLog
 from scheduler.adapters.memory_record import MemoryRecord
 from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.dispatch import ShardDispatcher
+from scheduler.policy import OverduePolicy
 from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
+from scheduler.timer import Timer
+from schemas.events import PodCommand, WheelCursor
 
 SHARD, STATUSES = 0, "engagement-status"
 
@@ -48,13 +51,45 @@ class Shaky:
         return shaky
 
 
+class UncommittedReports(MemoryShardLog):
+    """A log whose owner sometimes dies between writing its reports and committing them."""
+
+    def __init__(self, world: "ShardWorld") -> None:
+        super().__init__(world.kafka)
+        self._world = world
+
+    async def commit(
+        self,
+        timers: Sequence[Timer],
+        at_ms: int,
+        cursor: WheelCursor,
+        timeouts: Sequence[Timer] = (),
+        reports: Sequence[PodCommand] = (),
+    ) -> int:
+        world = self._world
+        if reports and not self.fenced:
+            world.reports += reports
+            if not world.calm and world.fate.random() < 0.3:
+                world.deaths += 1
+                raise Died
+        return await super().commit(timers, at_ms, cursor, timeouts, reports)
+
+
 class ShardWorld:
     """The stores, a clock, and chance, by which `death` is the share of awaits that kill."""
 
     wheel: MemoryWheel
 
-    def __init__(self, seed: int, *, inputs: Sequence[str], await_ms: int, death: float) -> None:
-        """`wheel` is the heir's to make."""
+    def __init__(
+        self,
+        seed: int,
+        *,
+        inputs: Sequence[str],
+        await_ms: int,
+        death: float,
+        policies: Sequence[OverduePolicy | None] = (None,),
+    ) -> None:
+        """`wheel` is the heir's to make. Of `policies` each process has one, by chance."""
         self.rng = random.Random(seed)
         self.now_ms = 1_000_000
         self.record = MemoryRecord()
@@ -63,11 +98,31 @@ class ShardWorld:
         self.calm = False
         self._inputs = inputs
         self._await_ms = await_ms
+        self._policies = policies
+        # Apart from `rng`, so that a seed means the same with every policy.
+        self.fate = random.Random(seed)
+        self.reports: list[PodCommand] = []
+        """As workers read them: also those of transactions that were never committed."""
         self._death = death
         self._tokens = count()
 
     def token(self) -> str:
         return f"token-{next(self._tokens)}"
+
+    @property
+    def policy(self) -> OverduePolicy | None:
+        """What the process that is starting thinks of overdue timers."""
+        return self.fate.choice(self._policies)
+
+    @property
+    def pushes(self) -> bool:
+        """Whether any timer may be found overdue, so that it is worth while to be late."""
+        return any(self._policies)
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all processes think alike. Else one may fire what another has reported."""
+        return len(self._policies) == 1
 
     async def pause(self) -> None:
         """Others may run here, for a while; and who waits may die here."""
@@ -81,7 +136,7 @@ class ShardWorld:
 
     def owner(self) -> ShardDispatcher:
         wheel: Any = Shaky(self.wheel, self.pause)
-        shard_log: Any = Shaky(self.kafka.open(), self.pause)
+        shard_log: Any = Shaky(UncommittedReports(self), self.pause)
         record: Any = Shaky(self.record, self.pause, without={"snapshot"})
         projection = Projection(SHARD, STATUSES, record, self.kafka)
         rebuild = Rebuild(
@@ -96,4 +151,5 @@ class ShardWorld:
             token=self.token,
             limit=7,
             await_ms=self._await_ms,
+            overdue=self.policy,
         )

@@ -29,7 +29,7 @@ from scheduler.commands import CommandApplier
 from scheduler.errors import EngineError, TransientError, WheelLostError
 from scheduler.patience import Patience
 from scheduler.planner import plan
-from scheduler.policy import DelayWindow, PacingPolicy, RetryPolicy
+from scheduler.policy import DelayWindow, OverduePolicy, PacingPolicy, RetryPolicy
 from scheduler.ports import Claim, SourceRecord
 from scheduler.results import ResultApplier
 from scheduler.timer import Timer
@@ -42,6 +42,13 @@ POSTS, RESULTS, COMMANDS = INPUTS = ("post-detected", "engagement-executed", "po
 EVENTS = 12
 MEMBERS = 3
 AWAIT_MS = 400
+OVERDUE_MS = 300  # more than a timer waits for its dispatcher when nothing breaks
+POSTPONE, EXPIRE = (
+    OverduePolicy("postpone", OVERDUE_MS),
+    OverduePolicy("expire", OVERDUE_MS),
+)
+MIXED = (None, POSTPONE, EXPIRE)  # an operator who cannot decide
+POLICIES = ((None,), (POSTPONE,), (EXPIRE,), MIXED)
 RETRIES = RetryPolicy(3, 60, 0.10)
 POLICY = PacingPolicy(
     like=DelayWindow(20, 200, 0.10), comment=DelayWindow(50, 400, 0.15), like_cap_window_ms=100
@@ -97,8 +104,8 @@ class WatchedWheel(MemoryWheel):
 class World(ShardWorld):
     """One shard's stores and logs, a clock, and chance."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed, inputs=INPUTS, await_ms=AWAIT_MS, death=0.01)
+    def __init__(self, seed: int, policies: Sequence[OverduePolicy | None] = (None,)) -> None:
+        super().__init__(seed, inputs=INPUTS, await_ms=AWAIT_MS, death=0.01, policies=policies)
         self.wheel: WatchedWheel = WatchedWheel(lambda: self.now_ms)
         self.wheel.record = self.record
         self.outbox = Outbox()
@@ -106,6 +113,7 @@ class World(ShardWorld):
         self.committed = dict.fromkeys(INPUTS, 0)  # index into the log
         self.answered = 0
         self.timed_out = 0
+        self.reported = 0
         self.marked: set[str] = set()
         self._held: list[bytes] = []
 
@@ -126,7 +134,9 @@ class World(ShardWorld):
             return PostDetectedApplier(SHARD, topic, policy=POLICY, **ports)
         if topic == RESULTS:
             return ResultApplier(SHARD, topic, inputs=INPUTS, retries=RETRIES, **ports)
-        return CommandApplier(SHARD, topic, inputs=INPUTS, policy=POLICY, **ports)
+        return CommandApplier(
+            SHARD, topic, inputs=INPUTS, policy=POLICY, overdue=self.policy, **ports
+        )
 
     # What the world outside does
 
@@ -228,6 +238,9 @@ class World(ShardWorld):
             fired = self.kafka.timeouts[self.timed_out]
             self.timed_out += 1
             self.append(RESULTS, self.answer(fired.timer, outcome="failed", error="no result"))
+        while self.reported < len(self.reports):
+            self.append(COMMANDS, codec.encode(self.reports[self.reported]))
+            self.reported += 1
 
     @property
     def quiet(self) -> bool:
@@ -236,6 +249,7 @@ class World(ShardWorld):
             all(self.committed[topic] == len(log) for topic, log in self.logs.items())
             and self.answered == len(self.kafka.fired)
             and self.timed_out == len(self.kafka.timeouts)
+            and self.reported == len(self.reports)
             and all(row.status in (*FINAL, Status.PENDING) for row in self.record.table.values())
         )
 
@@ -302,6 +316,8 @@ async def outside(world: World) -> None:
             world.insert_pending(number)
         for _ in range(world.rng.randint(1, 15)):
             world.now_ms += world.rng.randint(0, 20)
+            if world.pushes and world.fate.random() < 0.1:
+                world.now_ms += OVERDUE_MS + world.fate.randint(-50, 400)  # an outage
             world.execute()
             if world.rng.random() < 0.3:
                 world.operate()
@@ -370,6 +386,8 @@ async def judge(world: World) -> None:
     for name, row in rows.items():
         made = sorted(attempt for activity, attempt in attempts if activity == name)
         assert len(made) <= RETRIES.attempts
+        if row.status is Status.EXPIRED and world.agreed:
+            assert (name, row.attempt) not in attempts, "expired and fired"
         if name in world.marked:
             # What a client has said of an attempt that was still to come has taken its place.
             continue
@@ -382,7 +400,7 @@ async def judge(world: World) -> None:
     assert counted == dict(executed), "counted wrongly"
     assert world.wheel.claimed_too_late == [], "fired though it was over"
     size = await world.wheel.size(SHARD)
-    assert (size.pending, size.awaited) == (0, 0), "something is left in the wheel"
+    assert (size.pending, size.held, size.awaited) == (0, 0, 0), "something is left in the wheel"
     told = {(each.activity_id, each.status) for each in world.outbox.statuses}
     for name, row in rows.items():
         if row.status in FINAL:
@@ -395,35 +413,41 @@ async def judge(world: World) -> None:
     }, "what has failed has its dead letter"
 
 
-@given(seed=st.integers(0, 2**32), kept=st.sampled_from((8, 100_000)))
-@example(seed=161, kept=8)
-@example(seed=261, kept=8)
+@given(
+    seed=st.integers(0, 2**32),
+    kept=st.sampled_from((8, 100_000)),
+    policies=st.sampled_from(POLICIES),
+)
+@example(seed=161, kept=8, policies=(None,))
+@example(seed=261, kept=8, policies=(None,))
 @settings(
     max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_each_activity_comes_to_one_end(
-    monkeypatch: pytest.MonkeyPatch, seed: int, kept: int
+    monkeypatch: pytest.MonkeyPatch, seed: int, kept: int, policies: Sequence[OverduePolicy | None]
 ) -> None:
     # Few: then a projection that is behind is overtaken by what is fired meanwhile.
     monkeypatch.setattr(project, "KEPT_CHANGES", kept)
-    world = World(seed)
+    world = World(seed, policies)
     asyncio.run(live(world))
     asyncio.run(judge(world))
 
 
 async def test_chance_tries_everything() -> None:
     seen: Counter[Status] = Counter()
-    deaths = timeouts = lives = 0
+    deaths = timeouts = lives = postponed = 0
     for seed in range(20):
-        world = World(seed)
+        world = World(seed, POLICIES[seed % len(POLICIES)])
         await live(world)
+        postponed += sum(each.postponed for each in world.outbox.statuses)
         seen.update(row.status for row in world.record.table.values())
         deaths += world.deaths
         timeouts += world.timed_out
         lives += len({cursor.gen for cursor in world.kafka.cursors})
-    assert {Status.EXECUTED, Status.FAILED, Status.CANCELLED} <= seen.keys()
+    assert {Status.EXECUTED, Status.FAILED, Status.CANCELLED, Status.EXPIRED} <= seen.keys()
+    assert postponed > 50
     assert deaths > 50
     assert timeouts > 20
     assert lives > 40
@@ -484,7 +508,7 @@ async def test_a_broken_protocol_is_noticed(
     wrong = partial(broken, right)
     monkeypatch.setattr(owner, name, lambda self, *args, **kw: wrong(self, *args, **kw))
     for seed in range(1000):
-        world = World(seed)
+        world = World(seed, POLICIES[seed % len(POLICIES)])
         await live(world)
         try:
             await judge(world)
