@@ -72,6 +72,26 @@ class ActivityRow(Struct, frozen=True, gc=False, kw_only=True):
     version: int = 0
 
 
+class Standing(Struct, frozen=True, gc=False, kw_only=True):
+    """Where an activity stands by the record, as far as the wheel is concerned; times in
+    milliseconds UTC. `shard`, `command_offset` and `version` are as in `ActivityRow`.
+    """
+
+    activity_id: str
+    pod_id: str
+    post_id: str
+    member_id: str
+    engagement_type: EngagementType
+    status: Status
+    attempt: int = 1
+    scheduled_for_ms: int | None = None
+    dispatched_at_ms: int | None = None
+    shard: int | None = None
+    command_offset: int | None = None
+    created_at_ms: int = 0
+    version: int = 0
+
+
 class RowChange(Struct, frozen=True, gc=False, kw_only=True):
     """What an input makes of a row: `row` as it was read, and what it is to become.
 

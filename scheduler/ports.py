@@ -5,7 +5,7 @@ the last record applied, -1 when there is none. Times are milliseconds UTC. Ever
 `StoreUnavailableError`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Literal, Protocol
@@ -18,6 +18,7 @@ from scheduler.activity import (
     PlannedActivity,
     PostPlan,
     RowChange,
+    Standing,
     StatusChange,
 )
 from scheduler.policy import OverduePolicy
@@ -186,6 +187,71 @@ class Wheel(Protocol):
         """
 
 
+class WheelMeta(Struct, frozen=True):
+    """What the wheel says of itself: `gen` is None for one that must be rebuilt, and `owned` is
+    false where no dispatcher has taken it since."""
+
+    gen: str | None
+    seq: int
+    nonce: str
+    owned: bool
+    watermarks: Mapping[str, int]
+
+
+class Placed(Struct, frozen=True):
+    """A timer in the wheel: one that waits or, with its deadline as `due_ms`, one that has `fired`
+    and whose result is awaited."""
+
+    timer: Timer
+    fired: bool
+
+
+class Sight(Struct, frozen=True):
+    """Where one timer is: it `waits` where its due time says, it is `in_flight` (as a timer or as a
+    deadline), its result is awaited until `deadline_ms`. All of it false: nowhere."""
+
+    waits: bool
+    in_flight: bool
+    deadline_ms: int | None = None
+
+
+class Sighting(Struct, frozen=True):
+    """What was seen in one moment: `sights` are parallel to what was asked for."""
+
+    meta: WheelMeta
+    now_ms: int
+    sights: Sequence[Sight]
+
+
+class WheelCount(Struct, frozen=True):
+    """Timers that wait, those in the claimed batch, and attempts whose result is awaited."""
+
+    waiting: int
+    in_flight: int
+    awaited: int
+
+
+class WheelView(Wheel, Protocol):
+    """The wheel as an onlooker sees it, who owns nothing and holds nobody up."""
+
+    async def meta(self, shard: int) -> WheelMeta:
+        """What the wheel says of itself."""
+
+    async def find(self, shard: int, timers: Sequence[Timer]) -> Sighting:
+        """Where each of `timers` is, all in the same moment. Not for more than `MAX_FIND`."""
+
+    def timers(self, shard: int) -> AsyncIterator[Sequence[Placed]]:
+        """All timers but the claimed ones, page by page while others go on: one that is there from
+        beginning to end is seen, one that comes or goes meanwhile perhaps, and perhaps twice."""
+
+    async def count(self, shard: int) -> WheelCount:
+        """How many there are, counted one by one; page by page as well."""
+
+
+MAX_FIND = 1_000
+"""Timers looked for in one call: about a millisecond of Redis."""
+
+
 class Snapshot(Protocol):
     """One shard's unfired activities and watermarks, as of one moment."""
 
@@ -200,6 +266,13 @@ class Snapshot(Protocol):
 
     def commanded(self, command_offset: int, chunk: int) -> AsyncIterator[Sequence[ActivityRow]]:
         """All rows that the command at that offset was the last to change."""
+
+    def standing(self, chunk: int) -> AsyncIterator[Sequence[Standing]]:
+        """All rows that the wheel must know of, whether they wait or their result is awaited; those
+        too that lack the time that would be needed for it."""
+
+    async def standings(self, activity_ids: Sequence[str]) -> Mapping[str, Standing]:
+        """The rows with these ids, of whatever status and shard."""
 
 
 class Record(Protocol):
@@ -371,3 +444,44 @@ class ShardGroup(Protocol):
 
     async def close(self) -> None:
         """Leave, so that others get the shards at once. Bounded in time; raises nothing."""
+
+
+class RecordCounts(Struct, frozen=True):
+    """Of each shard, as of one moment: rows that wait, rows whose result is awaited, and
+    watermarks by topic. A shard without any has no entry."""
+
+    waiting: Mapping[int, int]
+    dispatched: Mapping[int, int]
+    watermarks: Mapping[int, Mapping[str, int]]
+
+
+class RecordView(Record, Protocol):
+    """The record as an onlooker asks it."""
+
+    async def counts(self) -> RecordCounts:
+        """Reads all rows, once: for a look by the minute."""
+
+
+class LogView(Protocol):
+    """Kafka as an onlooker sees it, who belongs to no group."""
+
+    async def cursors(self, shards: Sequence[int]) -> Mapping[int, WheelCursor | None]:
+        """The last committed cursors: at least what was committed before the call."""
+
+    async def spans(
+        self, topics: Sequence[str], shards: Sequence[int]
+    ) -> Mapping[str, Mapping[int, tuple[int, int]]]:
+        """By topic and shard: the first offset that is kept, and the one behind the last record."""
+
+    async def acked(self) -> Mapping[str, Mapping[int, int]]:
+        """By input topic and shard: the last offset that the workers have acked; no entry or -1
+        where there is none."""
+
+    async def offset_at(self, topic: str, shard: int, at_ms: int) -> int:
+        """The first offset whose record is of that time or later; the end where there is none."""
+
+    def read(
+        self, topic: str, shard: int, start: int, end: int, *, committed: bool
+    ) -> AsyncGenerator[Sequence[tuple[int, bytes | None]], None]:
+        """Offset and value of all records in [start, end), in pages; `committed` leaves out what
+        was aborted, and waits until the transactions that are open there have come to an end."""

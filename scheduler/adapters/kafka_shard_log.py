@@ -93,14 +93,7 @@ class KafkaShardLog:
             async with asyncio.timeout(CALL_S):
                 begin, end = await self._range(partition)
                 async with reading(self._bootstrap, [partition]) as consumer:
-                    step, at = CURSOR_STEP, end
-                    while at > begin:
-                        at = max(begin, end - step)
-                        step *= 8
-                        last = await _last_cursor(consumer, partition, at, end)
-                        if last is not None:
-                            return last
-        return None
+                    return await last_cursor(consumer, partition, begin, end)
 
     async def status_end(self) -> int:
         """See `ShardLog.status_end`."""
@@ -300,10 +293,24 @@ def _no_result(await_ms: int | None) -> str:
     return f"no result within {Decimal(await_ms) / 1000:f} s"
 
 
-async def _last_cursor(
+async def last_cursor(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, begin: int, end: int
+) -> WheelCursor | None:
+    """The last committed cursor in offsets [begin, end), None when there is none. `consumer` reads
+    committed records of `partition`, and waits for a transaction that is still open."""
+    step, at = CURSOR_STEP, end
+    while at > begin:
+        at = max(begin, end - step)
+        step *= 8
+        last = await _cursor_in(consumer, partition, at, end)
+        if last is not None:
+            return last
+    return None
+
+
+async def _cursor_in(
     consumer: AIOKafkaConsumer, partition: TopicPartition, start: int, end: int
 ) -> WheelCursor | None:
-    """The last committed cursor in offsets [start, end), None when there is none."""
     consumer.seek(partition, start)
     cursor = None
     while await consumer.position(partition) < end:

@@ -17,10 +17,12 @@ from scheduler.activity import (
     PlannedActivity,
     PostPlan,
     RowChange,
+    Standing,
     Status,
     StatusChange,
 )
 from scheduler.errors import DataRefusedError
+from scheduler.ports import RecordCounts
 from scheduler.progress import latest_dispatched, may_date, may_dispatch
 from scheduler.stats import ActivityCounts
 from scheduler.timer import Timer
@@ -75,11 +77,15 @@ class MemorySnapshot:
         timers: Sequence[Timer],
         awaited: Sequence[Timer],
         rows: Sequence[ActivityRow],
+        standings: Mapping[str, Standing],
+        shard: int,
     ) -> None:
         self.watermarks = watermarks
         self._timers = timers
         self._awaited = awaited
         self._rows = rows
+        self._standings = standings
+        self._shard = shard
 
     async def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
         """See `Snapshot.unfired`."""
@@ -98,6 +104,21 @@ class MemorySnapshot:
         found = [row for row in self._rows if row.command_offset == command_offset]
         for at in range(0, len(found), chunk):
             yield found[at : at + chunk]
+
+    async def standing(self, chunk: int) -> AsyncIterator[Sequence[Standing]]:
+        """See `Snapshot.standing`."""
+        found = [
+            each
+            for each in self._standings.values()
+            if each.shard == self._shard and each.status in (*UNFIRED, Status.DISPATCHED)
+        ]
+        for at in range(0, len(found), chunk):
+            yield found[at : at + chunk]
+
+    async def standings(self, activity_ids: Sequence[str]) -> Mapping[str, Standing]:
+        """See `Snapshot.standings`."""
+        found = ((each, self._standings.get(each)) for each in set(activity_ids))
+        return {each: row for each, row in found if row is not None}
 
 
 class MemoryRecord:
@@ -285,7 +306,21 @@ class MemoryRecord:
                 and row.dispatched_at_ms is not None
             ],
             [_read(row) for row in self._rows.values() if row.source_partition == shard],
+            {name: _standing(row) for name, row in self._rows.items()},
+            shard,
         )
+
+    async def counts(self) -> RecordCounts:
+        """See `RecordView.counts`."""
+        waiting, dispatched = Counter[int](), Counter[int]()
+        for row in self._rows.values():
+            if row.source_partition is not None:
+                waiting[row.source_partition] += row.status in UNFIRED
+                dispatched[row.source_partition] += row.status is Status.DISPATCHED
+        watermarks: dict[int, dict[str, int]] = {}
+        for (topic, shard), at in self._watermarks.items():
+            watermarks.setdefault(shard, {})[topic] = at
+        return RecordCounts(+waiting, +dispatched, watermarks)
 
     async def pod_stats(self, pod_id: str) -> ActivityCounts:
         """The activities of one pod."""
@@ -332,6 +367,23 @@ def _read(row: Row) -> ActivityRow:
         result_offset=row.result_offset,
         command_offset=row.command_offset,
         failures=row.failures,
+        version=row.version,
+    )
+
+
+def _standing(row: Row) -> Standing:
+    return Standing(
+        activity_id=row.id,
+        pod_id=row.pod_id,
+        post_id=row.post_id,
+        member_id=row.member_id,
+        engagement_type=row.engagement_type,
+        status=row.status,
+        attempt=row.attempt,
+        scheduled_for_ms=row.scheduled_for_ms,
+        dispatched_at_ms=row.dispatched_at_ms,
+        shard=row.source_partition,
+        command_offset=row.command_offset,
         version=row.version,
     )
 

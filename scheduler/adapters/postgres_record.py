@@ -1,7 +1,6 @@
 """The record in PostgreSQL (14 or newer): one statement a call, in scheduler/sql."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Self
@@ -23,7 +22,7 @@ from scheduler.adapters.postgres_pool import (
     close_pool,
     open_pool,
 )
-from scheduler.adapters.postgres_rows import activity_row
+from scheduler.adapters.postgres_rows import activity_row, is_uuid
 from scheduler.adapters.postgres_snapshot import PostgresSnapshot
 from scheduler.errors import DataRefusedError
 from scheduler.progress import BEFORE_DISPATCHED, latest_dispatched
@@ -37,10 +36,6 @@ MAX_CONNECTIONS = 10
 
 # Between the texts of a column; no id may contain it (schemas.events.Id).
 _SEPARATOR = "\x1f"
-
-# Fast, as the dispatcher asks it for each timer that has fired. PostgreSQL would read more forms
-# than this one, but only this one is ever written.
-_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 
 
 class PostgresRecord:
@@ -142,7 +137,7 @@ class PostgresRecord:
 
     async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
         """See `Record.rows`. What is no UUID is nobody's id."""
-        known = {each for each in activity_ids if _UUID(each)}
+        known = {each for each in activity_ids if is_uuid(each)}
         if not known:
             return {}
         return {row["id"]: activity_row(row) for row in await self._all("rows", ",".join(known))}
@@ -181,7 +176,7 @@ class PostgresRecord:
         self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]
     ) -> bool:
         """See `Record.project`. Ids that nobody has heard of are passed over."""
-        latest = [each for each in latest_dispatched(changes) if _UUID(each.activity_id)]
+        latest = [each for each in latest_dispatched(changes) if is_uuid(each.activity_id)]
         row = await self._one(
             "project_dispatched",
             *(topic, shard, expected, upto),

@@ -6,9 +6,9 @@ from typing import TypeAlias
 
 import asyncpg
 
-from scheduler.activity import UNFIRED, ActivityRow, Status
+from scheduler.activity import UNFIRED, ActivityRow, Standing, Status
 from scheduler.adapters.postgres_errors import translated
-from scheduler.adapters.postgres_rows import activity_row
+from scheduler.adapters.postgres_rows import activity_row, is_uuid, standing
 from scheduler.sql import query
 from scheduler.timer import Timer
 
@@ -49,6 +49,20 @@ class PostgresSnapshot:
         """See `Snapshot.commanded`."""
         async for rows in self._chunks(chunk, "commanded", command_offset):
             yield [activity_row(row) for row in rows]
+
+    async def standing(self, chunk: int) -> AsyncIterator[Sequence[Standing]]:
+        """See `Snapshot.standing`."""
+        async for rows in self._chunks(chunk, "standing", (*UNFIRED, Status.DISPATCHED)):
+            yield [standing(row) for row in rows]
+
+    async def standings(self, activity_ids: Sequence[str]) -> Mapping[str, Standing]:
+        """See `Snapshot.standings`. What is no UUID is nobody's id."""
+        known = ",".join({each for each in activity_ids if is_uuid(each)})
+        if not known:
+            return {}
+        with translated():
+            rows = await self._connection.fetch(query("standings"), known)
+        return {row["id"]: standing(row) for row in rows}
 
     async def _chunks(
         self, chunk: int, name: str, argument: object

