@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import structlog
 
+from pod_automation.metrics import Metrics, served
+from pod_automation.reconciling import quick_look
 from scheduler.adapters.kafka_acked import acked
 from scheduler.adapters.kafka_shard_group import KafkaShardGroup
 from scheduler.adapters.kafka_shard_log import KafkaShardLog
@@ -155,6 +157,16 @@ async def _chores(settings: Settings) -> AsyncIterator[Chores]:
                 await sweep(settings)
 
             chores.append(Chore("sweep", settings.sweep_interval_ms / 1000, sweep))
+        if settings.reconcile_interval_ms:
+            interval_s = settings.reconcile_interval_ms / 1000
+            metrics = Metrics(interval_s)
+            looking = await stack.enter_async_context(quick_look(settings))
+
+            async def look() -> None:
+                metrics.tell(await looking.run_once())
+
+            stack.enter_context(served(settings, metrics))
+            chores.append(Chore("reconcile", interval_s, look))
         lease = PostgresLease(settings.postgres_dsn, f"{settings.topic_prefix}chores")
         yield Chores(lease, chores)
 

@@ -168,6 +168,18 @@ class Settings(BaseSettings):
         description="How often a worker removes what need not be kept; 0: never.",
     )
 
+    reconcile_interval_ms: int = Field(
+        60_000,
+        ge=0,
+        description="How often a worker compares counts and watermarks of the stores; 0: never.",
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Port at which a worker serves its metrics; 0: none."
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, description="Address at which a worker serves its metrics."
+    )
+
     ingest_batch_events: int = Field(
         200, ge=1, le=10_000, description="Events of one partition applied at once, at most."
     )

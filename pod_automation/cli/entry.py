@@ -18,6 +18,7 @@ from pod_automation.cli import (
     prune,
     publish,
     rebuild,
+    reconcile,
     schedule,
     stack,
     stats,
@@ -97,6 +98,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         status.status,
         clear.clear,
         rebuild.rebuild,
+        reconcile.reconcile,
         prune.prune,
     ),
 }

