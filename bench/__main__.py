@@ -11,7 +11,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import drain, handover, idle, ingest, lateness, memory, rebuild, restarts, rolling
+from bench import (
+    drain,
+    handover,
+    idle,
+    ingest,
+    lateness,
+    memory,
+    rebuild,
+    reconcile,
+    restarts,
+    rolling,
+)
 from bench.harness import Benchmark, prepared
 from bench.results import Figure, commit, report, table, write
 from pod_automation.cli.loop import run
@@ -21,7 +32,8 @@ PUNCTUALITY = (handover, restarts, rolling)
 """Mostly waiting for sessions to run out: only on demand."""
 
 BENCHMARKS: dict[str, Benchmark] = {
-    module.__name__.removeprefix("bench."): module.run for module in (*SPEED, *PUNCTUALITY)
+    module.__name__.removeprefix("bench."): module.run
+    for module in (*SPEED, reconcile, *PUNCTUALITY)
 }
 RESULTS = Path(__file__).with_name("results.json")
 
