@@ -17,10 +17,12 @@ from tests.contract.test_wheel import (
     GEN,
     HOUR_MS,
     NONCE,
+    POSTPONE,
     SHARD,
     TOPIC,
     claim,
     fired,
+    late,
     now,
     opened,
     overdue,
@@ -135,6 +137,17 @@ async def test_where_a_timer_is(wheel: WheelView) -> None:
     assert all(each.deadline_ms is not None for each in sighting.sights[1:3])
     assert not any(each.in_flight for each in sighting.sights[1:3])
     assert sighting.sights[3] == claimed
+
+
+async def test_what_is_held_back_as_overdue_waits(wheel: WheelView) -> None:
+    held = late(4)
+    await wheel.add(SHARD, TOPIC, -1, 0, held)
+    batch = await claim(wheel, overdue=POSTPONE)
+    for _ in ("claimed", "settled"):
+        assert list((await wheel.find(SHARD, held)).sights) == [WAITS] * 4
+        assert of(await placed(wheel), fired=False) == ordered(held)
+        assert await wheel.count(SHARD) == WheelCount(4, 0, 0)
+        await claim(wheel, (batch.seq, batch.nonce), "nonce-2", overdue=POSTPONE)
 
 
 async def test_a_deadline_that_is_claimed_is_in_flight(wheel: WheelView) -> None:
