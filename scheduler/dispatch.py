@@ -75,9 +75,9 @@ class ShardDispatcher:
 
         Raises `FencedError` when yet another owner comes, and transient errors.
         """
-        # Epoch first: from here on no former owner gets a batch out of the wheel, and the fence
-        # settles the one that it may be committing. The other way round it could claim a batch
-        # between our fence and our epoch, and both of us would commit it.
+        # Epoch first: from here on no former owner gets a batch out of the wheel. Then the fence,
+        # which settles what it may be committing, and only then the cursor: read before the fence
+        # it could miss a batch that is committed after all, which we would commit once more.
         self._epoch = self._token()
         state = await self._wheel.take(self._shard, self._epoch)
         await self._log.fence()

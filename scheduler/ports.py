@@ -371,7 +371,8 @@ class ShardLog(Protocol):
     async def fence(self) -> None:
         """Shut out the former owner and settle the transaction it may have left open.
 
-        Only after `Wheel.take`: in the other order two owners can commit the same batch.
+        After `Wheel.take`, so that the former owner claims nothing more, and before `cursor`: else
+        two owners can commit the same batch.
         """
 
     async def cursor(self) -> WheelCursor | None:

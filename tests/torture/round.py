@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import random
 import re
+import sys
 import time
 import traceback
 from collections import Counter
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from scheduler.settings import ENV_PREFIX
 from tests.integration import life_handler
 from tests.torture import faults
 from tests.torture.evidence import Evidence
@@ -77,7 +80,11 @@ async def torture(
                 partitions=PARTITIONS,
                 answer=life_handler.answer,
             )
-            outcome.violations = [*judge(found, expected), *_of_processes(torn)]
+            outcome.violations = [
+                *judge(found, expected),
+                *_of_processes(torn),
+                *await _reconciled(torn),
+            ]
             outcome.figures = _figures(found, torn, settle_s)
             outcome.told = tell(found, outcome.violations)
         note("verdict", violations=[str(each) for each in outcome.violations], **outcome.figures)
@@ -120,6 +127,27 @@ async def _do(torn: Site, planned: Planned, outcome: Outcome, note: Any) -> None
         outcome.missed[planned.fault] += 1
         raise RuntimeError(f"the fault {planned.fault} could not be done: {error!r}") from error
     (outcome.done if done else outcome.missed)[planned.fault] += 1
+
+
+async def _reconciled(torn: Site) -> list[Violation]:
+    """What the engine's own reconciler finds where the judge has found nothing: another proof of
+    the stores, and of the reconciler."""
+    settings = torn.current_settings()
+    names = {"KAFKA_BOOTSTRAP", "REDIS_URL", "POSTGRES_DSN", "TOPIC_PREFIX", "PARTITIONS"}
+    environment = {ENV_PREFIX + name: str(getattr(settings, name.lower())) for name in names} | {
+        ENV_PREFIX + "RESULT_TIMEOUT_MS": str(settings.result_timeout_ms)
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pod_automation", "reconcile", "--json"),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    if process.returncode == 0:
+        return []
+    told = (out.decode(errors="replace") + err.decode(errors="replace"))[:2000]
+    return [Violation("stores", f"reconcile ends with {process.returncode}: {told}")]
 
 
 def _of_processes(torn: Site) -> list[Violation]:

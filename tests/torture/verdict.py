@@ -15,7 +15,7 @@ from tests.torture.evidence import INPUTS, Evidence, Record
 
 Kind = Literal[
     "lost", "unasked", "twice", "early", "window", "cap", "attempts",
-    "status", "end", "count", "wheel", "cursor", "letter", "watermark", "row", "process",
+    "status", "end", "count", "wheel", "cursor", "letter", "watermark", "row", "process", "stores",
 ]  # fmt: skip
 FINAL = ("executed", "failed", "cancelled", "expired")
 Key = tuple[str, str, str, str]
