@@ -92,7 +92,7 @@ stack: $(VENV)/.embedded ## Kafka, Valkey and PostgreSQL in the foreground, to d
 test: $(VENV)/.test ## Run the tests, e.g. make test ARGS="tests/unit -x"
 	@exec $(PY) -m pytest $(ARGS)
 
-torture: $(VENV)/.test ## Kill everything, count everything, e.g. make torture ARGS="--rounds 30 --seed 7"
+torture: $(VENV)/.test ## Kill everything, count everything, e.g. make torture ARGS="--rounds 22 --seed 7"
 	@exec $(PY) -m tests.torture $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, import rules, freshness of generated files

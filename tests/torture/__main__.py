@@ -1,6 +1,6 @@
 """Torture: real servers, real processes, everything killed; then everything counted.
 
-make torture ARGS="--rounds 30 --seed 7"
+make torture ARGS="--rounds 22 --seed 7"
 """
 
 import argparse

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from tests.torture.faults import KILLS, OF_SEVERAL_BROKERS, OTHERS, ZOMBIES
 
-KILLS_A_ROUND = 7
+KILLS_A_ROUND = 10
 ZOMBIES_A_ROUND = 2
-OTHERS_A_ROUND = 5
+OTHERS_A_ROUND = 7
 PLAIN = 5
 """How often a kill at no point of its own comes for one at each point."""
 
@@ -25,8 +25,8 @@ class Planned:
 def schedule(rounds: int, seed: int, seconds: float, brokers: int) -> list[list[Planned]]:
     """The faults of each round: so many kills, zombies and others, of each the kinds in turn.
 
-    A kind comes again only when each of its like has come, so that 30 rounds, half of them with
-    three brokers, have 210 kills, 60 zombies, and all else five times at least.
+    A kind comes again only when each of its like has come, so that 22 rounds, half of them with
+    three brokers, have 220 kills, 44 zombies, and all else five times at least.
     """
     rng = random.Random(f"{seed}/{brokers}")
     # Twice: they come in half of the rounds alone.
