@@ -44,8 +44,10 @@ async def run(bench: Bench) -> Sequence[Figure]:
                 return ended - began
 
             took = await bench.each_repeat(f"rebuild of {count:,} timers", seconds)
+            world = World(2)
             beside = await bench.each_repeat(
-                "lateness of the others while one shard is rebuilt", lambda: _beside(site, bench)
+                "lateness of the others while one shard is rebuilt",
+                lambda: _beside(site, bench, world),
             )
     late = [
         Figure(
@@ -72,11 +74,11 @@ async def run(bench: Bench) -> Sequence[Figure]:
     ]
 
 
-async def _beside(site: Site, bench: Bench) -> lateness.Late:
+async def _beside(site: Site, bench: Bench, world: World) -> lateness.Late:
     """Shard 0 is rebuilt again and again while timers fall due in all the others."""
     rebuilding = asyncio.create_task(_again_and_again(site))
     try:
-        return await lateness.once(site, World(2), RATE, bench.of(20, 6), spared=[0])
+        return await lateness.once(site, world, RATE, bench.of(20, 6), spared=[0])
     finally:
         rebuilding.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -32,8 +32,9 @@ async def run(bench: Bench) -> Sequence[Figure]:
             quick = await bench.each_repeat(
                 f"a light look at {count:,} timers", lambda: _looked(site)
             )
+            world = World(2)
             beside = await bench.each_repeat(
-                "lateness while all shards are compared", lambda: _beside(site, bench)
+                "lateness while all shards are compared", lambda: _beside(site, bench, world)
             )
     return [
         Figure(
@@ -77,10 +78,10 @@ async def _looked(site: Site) -> float:
     return time.monotonic() - began
 
 
-async def _beside(site: Site, bench: Bench) -> lateness.Late:
+async def _beside(site: Site, bench: Bench, world: World) -> lateness.Late:
     comparing = asyncio.create_task(_again_and_again(site))
     try:
-        return await lateness.once(site, World(2), RATE, bench.of(20, 6))
+        return await lateness.once(site, world, RATE, bench.of(20, 6))
     finally:
         comparing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
