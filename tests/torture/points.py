@@ -121,8 +121,9 @@ def _watched(
 
 def _arm(number: int, frame: Any) -> None:
     global _armed
-    name, what = Path(os.environ[ARM_FILE]).read_text("utf-8").split()
-    _armed = name, int(what)
+    found = Path(os.environ[ARM_FILE]).read_text("utf-8").split()
+    if found:  # else it is just being written anew, and the next signal is on its way
+        _armed = found[0], int(found[1])
 
 
 def _pass(name: str) -> None:

@@ -127,7 +127,9 @@ class Process:
         """Let it die or freeze at its next passing of `point`. False: it does not listen yet."""
         if not self.listens():
             return False
-        self._arm_file.write_text(f"{point} {int(what)}", "utf-8")
+        written = self._arm_file.with_suffix(".new")
+        written.write_text(f"{point} {int(what)}", "utf-8")
+        written.replace(self._arm_file)
         self.send(signal.SIGUSR1)
         return True
 
