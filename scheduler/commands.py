@@ -157,7 +157,7 @@ class CommandApplier(RowApplier[PodCommand]):
                 self._schedule(command, item.offset, ledger, plans, now_ms)
             elif command.command == "dispatch":
                 await self._dispatch(item, command, ledger, now_ms)
-            elif (reason := fault(command)) is not None:
+            elif is_report(command) and (reason := fault(command)) is not None:
                 await self._bury(item.record, reason)
             elif command.command == "postpone":
                 postpone(self._shard, command, item.offset, ledger, self._policy, plans, now_ms)

@@ -1,5 +1,6 @@
 """What a shard makes of commands that are not as they ought to be."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.commands import CommandApplier
 from scheduler.policy import PacingPolicy
 from scheduler.ports import SourceRecord
+from scheduler.tasks import ended
 from schemas import codec
 from schemas.events import PodCommand
 from schemas.times import moment
@@ -116,3 +118,14 @@ async def test_what_another_shard_has_scheduled_is_not_put_into_this_wheel() -> 
     await site.apply(0, "schedule", X, offset=0)
     assert (await site.wheel.size(1)).pending == 1
     assert (await site.wheel.size(0)).pending == 0
+
+
+async def test_a_cancel_that_names_activities_is_no_report_of_overdue_ones() -> None:
+    site = Site()
+    await site.open(0)
+    applying = asyncio.create_task(site.apply(0, "cancel", X, Y))
+    while await site.record.watermark(TOPIC, 0) < 0:
+        await asyncio.sleep(0)
+    # It then waits for a wheel that is built anew, which nobody does here.
+    await ended(applying)
+    assert site.letters == []
