@@ -138,6 +138,7 @@ class Wheel(Protocol):
         moves or removes them. The batch says which they are, so that they can be reported. All of
         one backlog have one `shift_ms`: how long the shard's time had stood still when the first
         of them was found, from the earliest of them or from the last batch, whichever was later.
+        What it stands still for once more before that, by more than the policy allows, is added.
         The backlog ends with the first claim that finds none overdue.
 
         The new batch has seq + 1 and `nonce`. A batch that was claimed and not yet settled is

@@ -287,6 +287,8 @@ class MemoryWheel:
             state.shift_ms = None
         elif state.shift_ms is None:
             state.shift_ms = now_ms - max(late[0].due_ms, state.last_ms)
+        elif policy is not None and 0 < state.last_ms < now_ms - policy.after_ms:
+            state.shift_ms += now_ms - state.last_ms
         return late, state.shift_ms if policy and policy.verdict == "postpone" else None
 
     def _settle(self, state: _Shard, deadline_ms: int) -> None:

@@ -98,9 +98,17 @@ if #overdue > 0 then
   end
   batch[#batch + 1] = tonumber(ARGV[11])
   batch[#batch + 1] = overdue
+  local last = tonumber(meta[6] or 0)
+  local longer = nil
   if not shift then
     -- Since the last batch: one timer that came late must not move all others by as much.
-    shift = string.format('%.0f', now - math.max(tonumber(overdue[2]), tonumber(meta[6] or 0)))
+    longer = now - math.max(tonumber(overdue[2]), last)
+  elseif last > 0 and last < overdue_before then
+    -- Another outage before the backlog was over: time has stood still for both.
+    longer = tonumber(shift) + now - last
+  end
+  if longer then
+    shift = string.format('%.0f', longer)
     redis.call('HSET', KEYS[1], 'shift', shift)
   end
 elseif shift then

@@ -702,6 +702,22 @@ async def test_all_of_one_backlog_have_one_shift(wheel: Wheel) -> None:
     assert next_one.shift_ms == next_one.now_ms - third.now_ms
 
 
+async def test_an_outage_within_a_backlog_is_added_to_its_shift(wheel: Wheel) -> None:
+    timers = late(3)
+    await wheel.add(SHARD, TOPIC, -1, 0, timers)
+    first = await claim(wheel, limit=1, overdue=POSTPONE)
+    assert first.shift_ms is not None
+    strict = OverduePolicy("postpone", 1)
+    while await wheel.now_ms() <= first.now_ms + strict.after_ms:
+        pass
+    second = await claim(wheel, (1, "nonce-1"), "nonce-2", limit=1, overdue=strict)
+    assert second.shift_ms == first.shift_ms + second.now_ms - first.now_ms
+    again = await claim(wheel, (1, "nonce-1"), "another", limit=1, overdue=strict)
+    assert again.shift_ms == second.shift_ms
+    third = await claim(wheel, (2, "nonce-2"), "nonce-3", limit=1, overdue=POSTPONE)
+    assert third.shift_ms == second.shift_ms
+
+
 async def test_a_timer_that_is_held_back_can_be_moved(wheel: Wheel) -> None:
     first, second = late(2)
     await wheel.add(SHARD, TOPIC, -1, 0, [first, second])

@@ -3,18 +3,19 @@
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.settings import Settings
 from schemas.codec import decode
 from schemas.events import EngagementStatus
 from schemas.times import millis
 from tests.integration.scenario import (
     POLICY,
-    EngineProcess,
     Published,
     fired,
     judge,
@@ -41,15 +42,32 @@ def catching_up(policy: str) -> dict[str, str]:
 @asynccontextmanager
 async def after_an_outage(
     environment: dict[str, str], settings: Settings, seed: int
-) -> AsyncIterator[tuple[Published, EngineProcess]]:
-    """A dispatcher that has just come back to a wheel in which all that is left is overdue."""
+) -> AsyncIterator[tuple[Published, datetime]]:
+    """A dispatcher has just come back, at that time, to wheels in which all that is left is
+    overdue."""
     async with running(environment, workers=1, dispatchers=1) as (_, dispatcher):
+        await all_are_open(settings)
         published = await publish(settings, 25, seed=seed, over_s=2, most_members=12)
         await some_have_fired(settings)
         await dispatcher.kill()
         await all_is_overdue(settings, published)
+        back_at = datetime.now(UTC)
         await dispatcher.start()
-        yield published, dispatcher
+        yield published, back_at
+
+
+async def all_are_open(settings: Settings) -> None:
+    """What comes before a wheel is there would be late before any outage."""
+    wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
+
+    async def opened() -> bool:
+        sizes = [await wheel.size(shard) for shard in range(settings.partitions)]
+        return all(size.gen is not None for size in sizes)
+
+    try:
+        await until(opened, "all wheels", every_s=0.1)
+    finally:
+        await wheel.close()
 
 
 async def some_have_fired(settings: Settings) -> None:
@@ -92,7 +110,7 @@ async def statuses(settings: Settings) -> dict[str, list[EngagementStatus]]:
 
 async def test_a_backlog_is_paced_again(environment: dict[str, str], settings: Settings) -> None:
     environment = environment | catching_up("paced")
-    async with after_an_outage(environment, settings, seed=31) as (published, _):
+    async with after_an_outage(environment, settings, seed=31) as (published, back_at):
         await settled(settings, published)
         # Each once, never early, and the cap is kept by the new times too.
         await judge(settings, published)
@@ -101,13 +119,15 @@ async def test_a_backlog_is_paced_again(environment: dict[str, str], settings: S
     for told in (await statuses(settings)).values():
         # By id, since there may be copies; the second may come after `dispatched`.
         waits = {each.event_id: each for each in told if each.status == "scheduled"}
-        if len(waits) < 2:
+        moved = [each for each in waits.values() if each.at >= back_at]
+        if not moved:
             continue  # it had fired before the outage
-        first, second = list(waits.values())[:2]
+        second = moved[0]
+        first = [each for each in waits.values() if each.at < back_at][-1]
         assert first.scheduled_for is not None
         assert second.scheduled_for is not None
         was_ms, new_ms = millis(first.scheduled_for), millis(second.scheduled_for)
-        assert second.event_id == f"{first.event_id}:{new_ms}"
+        assert second.event_id == f"{second.activity_id}:scheduled:1:{new_ms}"
         assert second.reason is not None
         assert "postponed" in second.reason
         if told[0].engagement_type == "comment":
