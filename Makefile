@@ -88,7 +88,7 @@ stack: $(VENV)/.embedded ## Kafka, Valkey and PostgreSQL in the foreground, to d
 	@exec $(BIN)/pod-automation stack $(ARGS)
 
 ##@ Develop
-.PHONY: test check format fuzz bench torture
+.PHONY: test check format fuzz bench torture nightly
 test: $(VENV)/.test ## Run the tests, e.g. make test ARGS="tests/unit -x"
 	@exec $(PY) -m pytest $(ARGS)
 
@@ -113,6 +113,11 @@ format: $(VENV)/.dev ## Format the code and apply the safe fixes
 fuzz: $(VENV)/.test ## Bad input at scale: 100,000 records of any kind, on real parts too
 	@export FUZZ_RECORDS=$${FUZZ_RECORDS:-100000} FUZZ_SEED=$${FUZZ_SEED:-$$RANDOM$$RANDOM}; \
 	echo "FUZZ_RECORDS=$$FUZZ_RECORDS FUZZ_SEED=$$FUZZ_SEED"; exec $(PY) -m pytest tests/fuzz $(ARGS)
+
+nightly: $(VENV)/.test ## What is too long for each run: the long tests, 100,000 records of fuzz, 22 rounds of torture
+	$(PY) -m pytest -m nightly
+	$(MAKE) --no-print-directory fuzz
+	$(PY) -m tests.torture --rounds 22 --seed $$(date +%j)
 
 bench: $(VENV)/.dev ## Run the benchmarks
 	@exec $(PY) -m bench $(ARGS)

@@ -121,6 +121,7 @@ async def test_it_counts_what_became_of_everything(tmp_path: Path) -> None:
         assert "stopped" in log
 
 
+@pytest.mark.nightly
 async def test_it_counts_the_same_with_processes_killed_in_mid_run(tmp_path: Path) -> None:
     async with demo(*QUICK, "--chaos", "--json", "--dir", str(tmp_path)) as process:
         out, err = await process.communicate()
@@ -133,7 +134,9 @@ async def test_it_counts_the_same_with_processes_killed_in_mid_run(tmp_path: Pat
 
 
 @only_linux
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM]
+)
 async def test_it_leaves_nothing_behind_when_interrupted(signum: int, tmp_path: Path) -> None:
     mark = uuid4().hex
     async with demo(*LONG, "--dir", str(tmp_path), mark=mark) as process:
@@ -159,7 +162,14 @@ async def test_it_leaves_nothing_behind_when_killed(tmp_path: Path) -> None:
 
 
 @only_linux
-@pytest.mark.parametrize("victim", ["worker", "executor", "kafka"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        "worker",
+        pytest.param("executor", marks=pytest.mark.nightly),
+        pytest.param("kafka", marks=pytest.mark.nightly),
+    ],
+)
 async def test_it_tells_of_a_death_that_it_did_not_cause(victim: str, tmp_path: Path) -> None:
     mark = uuid4().hex
     async with demo(*LONG, "--dir", str(tmp_path), mark=mark) as process:

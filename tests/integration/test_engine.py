@@ -11,6 +11,7 @@ from tests.integration.scenario import POLICY, judge, publish, running, settled
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
+@pytest.mark.nightly
 async def test_two_of_each_with_one_of_each_killed_in_mid_run(
     environment: dict[str, str], settings: Settings
 ) -> None:
@@ -25,6 +26,7 @@ async def test_two_of_each_with_one_of_each_killed_in_mid_run(
         await judge(settings, published)
 
 
+@pytest.mark.nightly
 async def test_redis_is_flushed_in_mid_run(environment: dict[str, str], settings: Settings) -> None:
     async with running(environment | POLICY, workers=1, dispatchers=1) as processes:
         publishing = asyncio.create_task(publish(settings, 200, seed=2, over_s=6))

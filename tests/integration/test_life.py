@@ -126,6 +126,7 @@ async def test_each_comes_to_its_end(environment: dict[str, str], settings: Sett
         assert [await process.stop() for process in processes] == [0, 0, 0]
 
 
+@pytest.mark.nightly
 async def test_each_is_killed_in_mid_run(environment: dict[str, str], settings: Settings) -> None:
     async with running(environment | LIFE, workers=2, dispatchers=2) as processes:
         executors = [EngineProcess("executor", environment | LIFE, *EXECUTOR) for _ in range(2)]
@@ -144,6 +145,7 @@ async def test_each_is_killed_in_mid_run(environment: dict[str, str], settings: 
         await judge(settings, published, killed=True)
 
 
+@pytest.mark.nightly
 async def test_hostile_results_change_nothing(
     environment: dict[str, str], settings: Settings
 ) -> None:

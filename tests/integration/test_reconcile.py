@@ -56,6 +56,7 @@ async def look(
         }
 
 
+@pytest.mark.nightly
 async def test_nothing_is_found_under_load(environment: dict[str, str], settings: Settings) -> None:
     environment = environment | LIFE
     async with running(environment, workers=1, dispatchers=1) as processes:
@@ -401,6 +402,7 @@ async def firing(settings: Settings) -> AsyncIterator[None]:
             await working
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("part", range(2))
 async def test_each_damage_is_told_and_healed(
     environment: dict[str, str], settings: Settings, part: int

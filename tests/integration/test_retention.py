@@ -432,6 +432,7 @@ async def test_killed_in_the_middle(
     assert await noted(admin) == (2995, 2995, 2995)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 async def test_ingest_goes_on_while_a_hundred_thousand_rows_are_pruned(
     archive: PostgresRetention, record: PostgresRecord, admin: Connection

@@ -144,6 +144,7 @@ async def test_all_restart_one_after_the_other_under_load(
         await judge(settings, published)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 async def test_all_are_killed_one_after_the_other_and_come_back_under_their_ids(
     environment: dict[str, str], settings: Settings

@@ -106,6 +106,7 @@ async def site(servers: Mapping[str, str], old: Path, logs: Path) -> AsyncIterat
     made.no_bugs()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("release", RELEASES)
 async def test_one_of_each(release: str, servers: Mapping[str, str], tmp_path: Path) -> None:
     """An old worker with a new dispatcher, and the other way round. An old process does not start
