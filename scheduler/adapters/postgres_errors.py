@@ -33,6 +33,10 @@ _MISADDRESSED = (
 _LOST = ("connection is closed", "connection has been released back to the pool")
 
 
+GONE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What a connection that has died raises, whatever is asked of it."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Raises asyncpg's errors as `DataRefusedError`, `StoreUnavailableError` or `SettingsError`.

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 import asyncpg
 
-from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_errors import GONE, translated
 from scheduler.errors import StoreUnavailableError
 from scheduler.sql import query
 from scheduler.tasks import end_if_cancelled
@@ -76,7 +76,7 @@ class PostgresLease:
             return
         try:
             await connection.close(timeout=self._timeout_s)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except GONE:
             connection.terminate()
 
     async def _connected(self) -> "asyncpg.Connection[asyncpg.Record]":

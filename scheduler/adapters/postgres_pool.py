@@ -4,7 +4,7 @@ import asyncio
 
 import asyncpg
 
-from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_errors import GONE, translated
 
 CONNECT_TIMEOUT_S = 5.0
 """A server that does not let us in within this time counts as away."""
@@ -51,7 +51,7 @@ async def close_pool(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             await pool.close()
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except GONE:
         pool.terminate()
 
 

@@ -7,7 +7,7 @@ from typing import Self, TypeAlias
 import asyncpg
 from msgspec import Struct
 
-from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_errors import GONE, translated
 from scheduler.adapters.postgres_pool import COMMAND_TIMEOUT_S, close_pool, open_pool
 from scheduler.sql import query
 
@@ -75,13 +75,13 @@ class PostgresReplays:
                     await connection.fetchval(query("lock_replays"), LOCK)
                 yield Replaying(connection)
             except BaseException:
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                with suppress(*GONE):
                     await transaction.rollback()
                 raise
             with translated():
                 await transaction.commit()
         finally:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(*GONE):
                 await self._pool.release(connection)
 
 

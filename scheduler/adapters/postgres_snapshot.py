@@ -7,7 +7,7 @@ from typing import TypeAlias
 import asyncpg
 
 from scheduler.activity import UNFIRED, ActivityRow, Standing, Status
-from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_errors import GONE, translated
 from scheduler.adapters.postgres_rows import activity_row, is_uuid, standing
 from scheduler.sql import query
 from scheduler.timer import Timer
@@ -82,7 +82,7 @@ class PostgresSnapshot:
         """End the transaction. Never fails: nothing was written, and what was read is of use."""
         try:
             await self._transaction.rollback()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except GONE:
             # A connection that has died is no longer ours to end.
-            with suppress(asyncpg.InterfaceError):
+            with suppress(*GONE):
                 self._connection.terminate()
