@@ -12,6 +12,7 @@ from aiokafka.errors import (
 )
 
 from scheduler.errors import EngineError, FencedError, StoreUnavailableError
+from scheduler.transports import is_closed
 
 
 @contextmanager
@@ -30,3 +31,7 @@ def translated(shard: int | None = None) -> Iterator[None]:
         ) from error
     except (KafkaError, TimeoutError, OSError) as error:
         raise StoreUnavailableError("Kafka", str(error) or type(error).__name__) from error
+    except RuntimeError as error:
+        if not is_closed(error):
+            raise
+        raise StoreUnavailableError("Kafka", str(error)) from error

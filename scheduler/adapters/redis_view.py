@@ -3,10 +3,9 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from redis.exceptions import RedisError
-
+from scheduler.adapters.redis_errors import RAISED, translated
 from scheduler.adapters.redis_keys import WATERMARK_FIELD, ShardKeys
-from scheduler.adapters.redis_wheel import SLOT_MS, RedisWheel, translated
+from scheduler.adapters.redis_wheel import SLOT_MS, RedisWheel
 from scheduler.lua import script
 from scheduler.ports import Placed, Sight, Sighting, WheelCount, WheelMeta
 from scheduler.timer import Timer, pack, unpack
@@ -38,7 +37,7 @@ class RedisWheelView(RedisWheel):
         """See `WheelView.meta`."""
         try:
             fields: dict[Any, Any] = await self._redis.hgetall(self._of(shard).meta)
-        except (RedisError, OSError) as error:
+        except RAISED as error:
             raise translated(error) from error
         return _meta({name.decode(): value.decode() for name, value in fields.items()})
 
@@ -95,7 +94,7 @@ class RedisWheelView(RedisWheel):
                 waiting += sum(await pipeline.execute())
             for key in waiting_sets(keys):
                 waiting += await self._redis.zcard(key)
-        except (RedisError, OSError) as error:
+        except RAISED as error:
             raise translated(error) from error
         return WheelCount(waiting, size.in_flight, size.awaited)
 
@@ -107,7 +106,7 @@ class RedisWheelView(RedisWheel):
                 found: list[Any] = await self._redis.zrangebyscore(
                     keys.slots, after, "+inf", 0, count
                 )
-            except (RedisError, OSError) as error:
+            except RAISED as error:
                 raise translated(error) from error
             if found:
                 yield [int(slot) for slot in found]
@@ -139,7 +138,7 @@ class RedisWheelView(RedisWheel):
             pipeline.zrangebyscore(key, at, "+inf", skip, PAGE, withscores=True)
         try:
             found = await pipeline.execute()
-        except (RedisError, OSError) as error:
+        except RAISED as error:
             raise translated(error) from error
         return [[(packed, int(score)) for packed, score in page] for page in found]
 

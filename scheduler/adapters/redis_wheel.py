@@ -1,28 +1,15 @@
 """The timer wheel in Redis or Valkey (6.2 or newer): sorted sets a slot, one Lua script a call."""
 
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from operator import itemgetter
 from typing import Any
 
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
 from scheduler.adapters.redis_client import client
+from scheduler.adapters.redis_errors import RAISED, translated
 from scheduler.adapters.redis_keys import WATERMARK_FIELD, ShardKeys
 from scheduler.errors import (
-    EngineError,
     FencedError,
-    StoreUnavailableError,
     WheelBehindError,
     WheelLostError,
 )
@@ -46,20 +33,6 @@ WIPE_SLOTS = 500
 
 TIMEOUT_S = 5.0
 """A Redis that does not answer within this time counts as away."""
-
-# Answers by which Redis says that it cannot serve at present; all else is a bug of ours.
-_AWAY = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    BusyLoadingError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    OSError,
-)
-# Likewise, as codes; of a command in a script Redis 6.2 quotes it: "...: 35: -OOM ...".
-_AWAY_CODE = re.compile(
-    "(?:^|: -)(?:LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|READONLY)"
-)
 
 _NAMES = ("add", "take", "claim", "wipe", "load", "load_awaited", "open", "size", "forget")
 
@@ -86,7 +59,7 @@ class RedisWheel:
         """One real request. Raises `StoreUnavailableError`."""
         try:
             await self._redis.ping()
-        except RedisError as error:
+        except RAISED as error:
             raise translated(error) from error
 
     async def watermark(self, shard: int, topic: str) -> int:
@@ -95,7 +68,7 @@ class RedisWheel:
             gen, at = await self._redis.hmget(
                 self._of(shard).meta, ["gen", WATERMARK_FIELD + topic]
             )
-        except (RedisError, OSError) as error:
+        except RAISED as error:
             raise translated(error) from error
         if gen is None:
             raise WheelLostError(shard)
@@ -105,7 +78,7 @@ class RedisWheel:
         """See `Wheel.now_ms`."""
         try:
             seconds, microseconds = await self._redis.time()
-        except (RedisError, OSError) as error:
+        except RAISED as error:
             raise translated(error) from error
         return int(seconds) * 1000 + int(microseconds) // 1000
 
@@ -317,13 +290,13 @@ class RedisWheel:
                     message = await pubsub.get_message(timeout=None)
                     if message is not None and message["channel"] in channels:
                         yield channels[message["channel"]]
-            except (RedisError, OSError) as error:
+            except RAISED as error:
                 raise translated(error) from error
 
         try:
             try:
                 await pubsub.subscribe(*channels)
-            except (RedisError, OSError) as error:
+            except RAISED as error:
                 raise translated(error) from error
             yield heard()
         finally:
@@ -338,7 +311,7 @@ class RedisWheel:
     async def _run(self, name: str, keys: list[str], args: list[Any]) -> Any:
         try:
             return await self._scripts[name](keys=keys, args=args)
-        except (RedisError, OSError) as error:
+        except RAISED as error:
             raise translated(error) from error
 
 
@@ -366,14 +339,3 @@ def _groups(timers: Sequence[Timer]) -> list[Any]:
         arguments += (slot, len(group))
         arguments += group
     return arguments
-
-
-def translated(error: Exception) -> EngineError | Exception:
-    """What the engine calls a Redis error: away (try again), or a bug (itself)."""
-    if isinstance(error, AuthenticationError):
-        return EngineError(f"Redis refuses the credentials in POD_AUTOMATION_REDIS_URL: {error}")
-    if isinstance(error, _AWAY):
-        return StoreUnavailableError("Redis", str(error) or type(error).__name__)
-    if isinstance(error, ResponseError) and _AWAY_CODE.search(str(error)):
-        return StoreUnavailableError("Redis", str(error))
-    return error

@@ -1,0 +1,45 @@
+"""What the engine calls redis-py's errors."""
+
+import re
+
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from scheduler.errors import EngineError, StoreUnavailableError
+from scheduler.transports import is_closed
+
+RAISED = (RedisError, OSError, RuntimeError)
+"""What a call may raise; `translated` says what it means."""
+
+# Answers by which Redis says that it cannot serve at present; all else is a bug of ours.
+_AWAY = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    BusyLoadingError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    OSError,
+)
+# Likewise, as codes; of a command in a script Redis 6.2 quotes it: "...: 35: -OOM ...".
+_AWAY_CODE = re.compile(
+    "(?:^|: -)(?:LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|READONLY)"
+)
+
+
+def translated(error: Exception) -> EngineError | Exception:
+    """What the engine calls a Redis error: away (try again), or a bug (itself)."""
+    if isinstance(error, AuthenticationError):
+        return EngineError(f"Redis refuses the credentials in POD_AUTOMATION_REDIS_URL: {error}")
+    if isinstance(error, _AWAY) or is_closed(error):
+        return StoreUnavailableError("Redis", str(error) or type(error).__name__)
+    if isinstance(error, ResponseError) and _AWAY_CODE.search(str(error)):
+        return StoreUnavailableError("Redis", str(error))
+    return error
