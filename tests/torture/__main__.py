@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import time
+import traceback
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,9 @@ def main() -> int:
         asyncio.run(_run(wanted, folder, outcomes))
     except KeyboardInterrupt:
         _say("interrupted")
+    except Exception:
+        # Of the torture itself; what was found until then is told all the same.
+        _say(traceback.format_exc())
     return _summary(wanted, folder, outcomes)
 
 
