@@ -24,6 +24,10 @@ async def throw_away(producer: AIOKafkaProducer) -> None:
     that it leaves a sender behind that goes on for as long as the process.
     """
     producer._closed = True
+    transaction = producer._txn_manager
+    if transaction is not None and transaction._transaction_waiter is not None:
+        # Nobody awaits the end of a transaction that was given up before its commit.
+        transaction._transaction_waiter.add_done_callback(fetched)
     gone = KafkaConnectionError("the producer was thrown away")
     accumulator = producer._message_accumulator
     # aiokafka takes a batch that is to be sent again from here, and then misses it in a callback.

@@ -1,6 +1,7 @@
 """Topics, the outbox and the dispatcher's output on a real broker."""
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -296,7 +297,7 @@ async def test_timeouts_are_there_with_their_batch_or_not_at_all(settings: Setti
 
 
 async def test_an_owner_that_is_fenced_within_a_transaction_is_told_so(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """aiokafka then says that there is no transaction, and not why."""
     timer = Timer(activity_id("pod", "p", "m", "like"), "pod", "p", "m", "like", 1, 7)
@@ -317,6 +318,9 @@ async def test_an_owner_that_is_fenced_within_a_transaction_is_told_so(
     finally:
         await first.close()
         await second.close()
+    del first
+    gc.collect()
+    assert "never retrieved" not in caplog.text
 
 
 def activities(shard: int, count: int) -> list[PlannedActivity]:
