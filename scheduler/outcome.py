@@ -122,7 +122,7 @@ def _retried(row: ActivityRow, result: EngagementExecuted, due_ms: int, failures
         status=Status.RETRYING,
         attempt=row.attempt + 1,
         scheduled_for_ms=due_ms,
-        failures=failures,
+        failures=_with_due(failures, row.scheduled_for_ms),
     )
     return Step(after, told(after, error or None), last_error=error)
 
@@ -141,6 +141,15 @@ def letter_of(row: ActivityRow, result: EngagementExecuted) -> str:
     if not result.retryable:
         return f"failed, not retryable: {error}"
     return f"failed after {row.attempt} attempt{'s' if row.attempt > 1 else ''}: {error}"
+
+
+def _with_due(failures: str, due_ms: int | None) -> str:
+    """With the time at which the last one was due, which a retry is about to take the place of in
+    the row: it goes on to count for the cap on likes (sql/like_times.sql)."""
+    history = orjson.loads(failures) if failures else []
+    if history and due_ms is not None:
+        history[-1]["due"] = rfc3339(due_ms)
+    return orjson.dumps(history).decode() if history else failures
 
 
 def _with_failure(failures: str, result: EngagementExecuted) -> str:

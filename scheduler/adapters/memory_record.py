@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import count
 from typing import Literal
 from uuid import UUID
+
+import orjson
 
 from scheduler.activity import (
     UNFIRED,
@@ -28,6 +31,7 @@ from scheduler.stats import ActivityCounts
 from scheduler.timer import Timer
 from schemas.events import EngagementType
 from schemas.ids import activity_id
+from schemas.times import millis
 
 # PostgreSQL has no NUL, and its adapter joins ids by the other.
 _REFUSED = frozenset("\0\x1f")
@@ -396,14 +400,21 @@ def _post_plan(rows: Sequence[Row]) -> PostPlan:
         for row in rows
         if row.source_offset is None
     }
-    likes = sorted(
+    likes = [
         row.scheduled_for_ms
         for row in rows
         if row.engagement_type == "like"
         and row.scheduled_for_ms is not None
         and row.status not in (Status.PENDING, Status.CANCELLED, Status.EXPIRED)
-    )
-    return PostPlan(frozenset(ids), tuple(likes))
+    ]
+    likes += [
+        millis(datetime.fromisoformat(failure["due"]))
+        for row in rows
+        if row.engagement_type == "like" and row.failures
+        for failure in orjson.loads(row.failures)
+        if "due" in failure
+    ]
+    return PostPlan(frozenset(ids), tuple(sorted(likes)))
 
 
 def _check(activity: PlannedActivity) -> None:

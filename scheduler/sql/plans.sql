@@ -7,11 +7,8 @@
 select
     post_id,
     array_agg(id::text) as ids,
-    array_agg((extract(epoch from scheduled_for) * 1000)::bigint) filter (
-        where engagement_type = 'like'
-            and status not in ('pending', 'cancelled', 'expired')
-            and scheduled_for is not null
-    ) as like_times_ms,
+--@include like_times.sql
+    as like_times_ms,
     array_agg(pod_id) filter (where source_offset is null) as own_pods,
     array_agg(member_id) filter (where source_offset is null) as own_members,
     array_agg(engagement_type) filter (where source_offset is null) as own_types

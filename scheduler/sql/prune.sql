@@ -21,7 +21,7 @@ with
         where activity.id = doomed.id
         returning
             activity.id, doomed.derived, activity.post_id, activity.engagement_type,
-            activity.status, activity.scheduled_for
+            activity.status, activity.scheduled_for, activity.failures
     ),
     noted as (
         insert into pruned_posts as post (post_id, activity_ids, like_times_ms)
@@ -29,11 +29,8 @@ with
             post_id,
             array_agg(id) || array_agg(derived) filter (where derived is not null),
             coalesce(
-                array_agg((extract(epoch from scheduled_for) * 1000)::bigint) filter (
-                    where engagement_type = 'like'
-                        and status not in ('cancelled', 'expired')
-                        and scheduled_for is not null
-                ),
+--@include like_times.sql
+                ,
                 '{}'
             )
         from removed

@@ -11,7 +11,7 @@ from scheduler.activity import PlannedActivity, PostPlan, Status
 from scheduler.errors import DataRefusedError
 from scheduler.stats import ActivityCounts
 from schemas.ids import activity_id
-from schemas.times import EARLIEST_MS, LATEST_MS
+from schemas.times import EARLIEST_MS, LATEST_MS, rfc3339
 from tests.contract.recording import (
     DUE_MS,
     SHARD,
@@ -211,6 +211,23 @@ async def test_pending_cancelled_and_expired_do_not_count_for_the_cap(store: Sto
     (plan,) = (await store.record.plans(["post"])).values()
     assert plan.activity_ids == {row.id for row in rows}
     assert plan.like_times_ms == (1, 2, 3, 4, 5)
+
+
+async def test_an_attempt_that_was_retried_still_counts_for_the_cap(store: Store) -> None:
+    """Whatever has become of it since: it was sent, and stands in the history only."""
+    history = (
+        f'[{{"attempt": 1, "due": "{rfc3339(7)}", "error": "one"}},'
+        f' {{"attempt": 2, "error": "two"}}, {{"attempt": 3, "due": "{rfc3339(1234)}"}}]'
+    )
+    rows = [
+        upstream_row("a", status=Status.RETRYING, scheduled_for_ms=50, failures=history),
+        upstream_row("b", status=Status.CANCELLED, scheduled_for_ms=60, failures=history),
+        upstream_row("c", scheduled_for_ms=70, status=Status.EXECUTED),
+        upstream_row("d", engagement_type="comment", status=Status.RETRYING, failures=history),
+    ]
+    await store.insert(*rows)
+    (plan,) = (await store.record.plans(["post"])).values()
+    assert plan.like_times_ms == (7, 7, 50, 70, 1234, 1234)
 
 
 async def test_rows_of_an_upstream_system_count_under_the_planners_ids(store: Store) -> None:

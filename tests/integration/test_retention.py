@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 from pod_automation.cli.exit_codes import ExitCode
@@ -26,7 +27,7 @@ from scheduler.settings import Settings
 from scheduler.tasks import ended
 from schemas.events import PostDetected
 from schemas.ids import activity_id
-from schemas.times import moment
+from schemas.times import moment, rfc3339
 from tests.contract.recording import DUE_MS, SHARD, TOPIC, members
 from tests.fixtures.postgres import until
 from tests.integration.test_cli import pod_automation, result_of, running
@@ -251,8 +252,14 @@ async def test_what_was_pruned_is_not_planned_anew_and_counts_for_the_cap(
     at_ms = time.time_ns() // 1_000_000
     first = plan(detected(4, at_ms), policy, PostPlan(), 0)
     assert await record.apply_plan(TOPIC, SHARD, -1, 0, first) == frozenset()
+    retried = next(each for each in first if each.engagement_type == "like")
+    await admin.execute(
+        "update pod_activities set failures = $2, attempt = 2 where id = $1",
+        retried.activity_id,
+        orjson.dumps([{"attempt": 1, "due": rfc3339(at_ms - policy.like_cap_window_ms)}]).decode(),
+    )
     before = await record.plans(["post"])
-    assert len(before["post"].like_times_ms) == 4
+    assert len(before["post"].like_times_ms) == 5
     for number, each in enumerate(first):  # one after the other, on top of what is noted
         await admin.execute(
             "update pod_activities set status = $2, executed_at = now() where id = $1",
@@ -272,8 +279,8 @@ async def test_what_was_pruned_is_not_planned_anew_and_counts_for_the_cap(
     assert await record.apply_plan(TOPIC, SHARD, 0, 1, second) == frozenset()
     likes = (await record.plans(["post"]))["post"].like_times_ms
     assert likes == tuple(sorted(likes))
-    assert len(likes) == 10
-    for at in range(10 - policy.like_cap):
+    assert len(likes) == 11
+    for at in range(11 - policy.like_cap):
         assert likes[at + policy.like_cap] - likes[at] >= policy.like_cap_window_ms
 
 

@@ -190,28 +190,10 @@ def _pacing(
         # The cap moves likes later, comments have no cap.
         if delay < low or (event["engagement_type"] == "comment" and delay > high):
             yield Violation("window", f"planned {delay} ms after the post", event["activity_id"])
-    forgotten = _forgotten(found)
     for post, times in likes.items():
-        if post in forgotten:
-            continue
         for at, beyond in zip(times, times[policy.cap :], strict=False):
             if beyond - at < policy.window_ms:
                 yield Violation("cap", f"{policy.cap + 1} likes of {post} within {beyond - at} ms")
-
-
-def _forgotten(found: Evidence) -> set[str]:
-    """Posts with several events of which a like was retried: its row then has the retry's time, and
-    a later event is planned without the first one (docs/guarantees.md, the cap on likes)."""
-    events: dict[str, set[str]] = defaultdict(set)
-    for record in found.posts:
-        if record.value is not None and _is_event(record):
-            events[record.value["post_id"]].add(record.value["event_id"])
-    retried = {
-        each["post_id"]
-        for each in _values(found.executes)
-        if each["attempt"] > 1 and each["engagement_type"] == "like"
-    }
-    return {post for post in retried if len(events[post]) > 1}
 
 
 def _ends(

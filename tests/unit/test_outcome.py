@@ -11,6 +11,7 @@ from scheduler.outcome import Ignored, Step, judge, plain, retry_delay_ms
 from scheduler.policy import RetryPolicy
 from schemas.events import EngagementExecuted
 from schemas.ids import activity_id
+from schemas.times import rfc3339
 
 NOW_MS = 1_800_000_000_000
 DUE_MS = NOW_MS - 5_000
@@ -93,6 +94,22 @@ def test_the_last_attempt_fails_for_good_with_its_history() -> None:
     ]
 
 
+def test_the_time_whose_place_a_retry_takes_is_kept_in_the_history() -> None:
+    first = row()
+    retried = step(first, result("failed", error="one"))
+    last = step(
+        replace(retried.row, status=Status.DISPATCHED), result("failed", 2, retryable=False)
+    )
+    kept = [each.get("due") for each in orjson.loads(last.row.failures)]
+    assert first.scheduled_for_ms is not None
+    # The row itself has the time of the attempt that it is at.
+    assert kept == [rfc3339(first.scheduled_for_ms), None]
+    replayed = step(last.row, result("failed", 2), replayed=True)
+    assert last.row.scheduled_for_ms is not None
+    kept = [each.get("due") for each in orjson.loads(replayed.row.failures)]
+    assert kept == [rfc3339(first.scheduled_for_ms), rfc3339(last.row.scheduled_for_ms)]
+
+
 def test_what_is_not_retryable_fails_at_once() -> None:
     found = step(row(), result("failed", error="gone", retryable=False))
     assert (found.row.status, found.letter) == (Status.FAILED, "failed, not retryable: gone")
@@ -124,7 +141,7 @@ def test_a_replayed_failure_gives_one_more_attempt() -> None:
     found = step(failed, result("failed", 3), replayed=True)
     assert (found.row.status, found.row.attempt) == (Status.RETRYING, 4)
     assert found.row.scheduled_for_ms == NOW_MS
-    assert found.row.failures == failed.failures
+    assert orjson.loads(found.row.failures) == [{"attempt": 3, "due": rfc3339(DUE_MS)}]
     again = judge(found.row, result("failed", 3), RETRIES, NOW_MS, replayed=True)
     assert again == Ignored.OLD_ATTEMPT
     last = row(Status.FAILED, attempt=255)

@@ -1,0 +1,17 @@
+-- Of several rows of one post, grouped: when its likes count for the cap, bigint[] (ms), null for
+-- none. Those that are planned or were sent, and the earlier attempts of those that were retried,
+-- whose times stand in the history only.
+    array_agg((extract(epoch from scheduled_for) * 1000)::bigint) filter (
+        where engagement_type = 'like'
+            and status not in ('pending', 'cancelled', 'expired')
+            and scheduled_for is not null
+    )
+    || (
+        select array_agg((extract(epoch from (failure ->> 'due')::timestamptz) * 1000)::bigint)
+        from
+            unnest(
+                array_agg(failures) filter (where engagement_type = 'like' and failures is not null)
+            ) as history,
+            jsonb_array_elements(history) as failure
+        where failure ? 'due'
+    )
