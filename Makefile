@@ -89,8 +89,10 @@ stack: $(VENV)/.embedded ## Kafka, Valkey and PostgreSQL in the foreground, to d
 
 ##@ Develop
 .PHONY: test check format fuzz bench torture nightly
+# Most of a test is waiting for servers. Each of the two processes starts servers of its own, and takes
+# whole files, which share what is dear to make.
 test: $(VENV)/.test ## Run the tests, e.g. make test ARGS="tests/unit -x"
-	@exec $(PY) -m pytest $(ARGS)
+	@exec $(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 torture: $(VENV)/.test ## Kill everything, count everything, e.g. make torture ARGS="--rounds 22 --seed 7"
 	@exec $(PY) -m tests.torture $(ARGS)

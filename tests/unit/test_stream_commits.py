@@ -1,32 +1,11 @@
 """What Faust's consumer finds fit to be committed, where transactions leave gaps in the offsets."""
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
-import pytest
 from faust.types import TP
 
-from scheduler.settings import load_settings
-from streams.app import build_app
-
 POSTS, RESULTS = TP("posts", 0), TP("results", 0)
-
-
-async def _nothing(*_: object) -> bool:
-    return True
-
-
-@pytest.fixture
-def consumer() -> Any:
-    app = build_app(
-        load_settings(),
-        ["posts", "results"],
-        deliver=_nothing,
-        on_assigned=cast(Any, _nothing),
-        on_revoked=cast(Any, _nothing),
-        on_death=lambda _: None,
-    )
-    return app.consumer
 
 
 async def deliver(consumer: Any, tp: TP, offsets: Iterable[int], at: int) -> None:

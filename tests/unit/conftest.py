@@ -1,0 +1,26 @@
+"""Fixtures of several unit tests."""
+
+from typing import Any, cast
+
+import pytest
+
+from scheduler.settings import load_settings
+from streams.app import build_app
+
+
+async def _nothing(*_: object) -> bool:
+    return True
+
+
+@pytest.fixture
+def consumer() -> Any:
+    """Faust's consumer as the worker has it, not started."""
+    app = build_app(
+        load_settings(),
+        ["posts", "results"],
+        deliver=_nothing,
+        on_assigned=cast(Any, _nothing),
+        on_revoked=cast(Any, _nothing),
+        on_death=lambda _: None,
+    )
+    return app.consumer

@@ -1,0 +1,62 @@
+"""What Faust waits for at most while its group hands partitions over."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from streams.app import FETCH_WAIT_MS, POLL_S, _Consumer
+
+
+async def test_a_broker_keeps_no_fetch_for_long(consumer: Any) -> None:
+    thread = consumer._new_consumer_thread()
+    made = thread._create_worker_consumer(consumer.transport)
+    made._closed = True  # it was never started
+    assert made._fetch_max_wait_ms == FETCH_WAIT_MS
+
+
+async def test_what_was_fetched_is_not_waited_for_for_long(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+
+    async def getmany(**options: Any) -> dict[object, object]:
+        waits.append(options["timeout"])
+        return {}
+
+    monkeypatch.setattr(consumer, "_getmany", getmany)
+    monkeypatch.setattr(consumer, "_get_active_partitions", lambda: {1})
+    consumer.resume_flow()
+    for timeout in (5.0, POLL_S / 2):
+        assert [each async for each in consumer.getmany(timeout)] == []
+    assert waits == [POLL_S, POLL_S / 2]
+
+
+async def test_partitions_are_read_as_soon_as_there_are_any(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([set(), set(), {1}])
+    slept = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await asyncio.sleep(0)
+
+    async def getmany(**_: Any) -> dict[object, object]:
+        return {}
+
+    found: set[object] = set()
+
+    def active() -> set[object]:
+        nonlocal found
+        found = next(looks, found)  # type: ignore[arg-type]
+        return found
+
+    monkeypatch.setattr(consumer, "_get_active_partitions", active)
+    monkeypatch.setattr(consumer, "_getmany", getmany)
+    monkeypatch.setattr(consumer, "sleep", sleep)
+    consumer.resume_flow()
+    assert isinstance(consumer, _Consumer)
+    assert await consumer._wait_next_records(1.0) == ({}, {1})
+    assert len(slept) == 2
+    assert sum(slept) < 1
