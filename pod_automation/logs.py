@@ -57,10 +57,18 @@ def _line(
     at, level, text = event.pop("timestamp"), event.pop("level"), event.pop("event")
     trace = event.pop("exception", None)
     fields = "".join(f" {key}={_value(value)}" for key, value in event.items())
-    line = f"{PREFIX} {at} {level:<7} {text}{fields}"
+    line = f"{PREFIX} {at} {level:<7} {_safe(str(text))}{fields}"
     return f"{line}\n{trace}" if trace else line
 
 
 def _value(value: object) -> str:
     text = str(value)
-    return repr(text) if not text or any(c.isspace() or c in "\"='" for c in text) else text
+    plain = text.isprintable() and not any(c in " \"='" for c in text)
+    return text if text and plain else repr(text)
+
+
+def _safe(text: str) -> str:
+    # A library's words may quote anything.
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -64,7 +64,10 @@ def demo(
             note(f"({name} is ignored: the demo has servers and settings of its own)")
             del os.environ[name]
     folder = directory or Path(mkdtemp(prefix="pod-demo-"))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"--dir: the folder cannot be made: {error.strerror}") from None
     # The result stands alone on standard output.
     view = View(console(stderr=json_output))
     playing = Demo(Options(speed, pods, posts, chaos), folder, view)

@@ -62,10 +62,11 @@ def read(file: BinaryIO) -> Iterator[Event | Problem]:
     number = 0
     while line := file.readline(MAX_LINE_BYTES + 1):
         number += 1
+        cut = len(line) > MAX_LINE_BYTES and not line.endswith(b"\n")
         if number == 1:
             # Some editors and shells put it there, and it is no JSON.
             line = line.removeprefix(_BOM)
-        if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+        if cut:
             while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                 pass
             yield Problem(number, f"longer than {MAX_LINE_BYTES:,} bytes")

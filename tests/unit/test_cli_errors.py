@@ -191,3 +191,11 @@ def test_no_command_reads_a_terminal_it_has_not() -> None:
     out, err = program.communicate(input="", timeout=30)
     assert (program.returncode, err) == (0, "")
     assert '"published":0' in out
+
+
+@pytest.mark.parametrize("command", ["demo", "stack"])
+def test_a_folder_that_cannot_be_made_is_told(command: str) -> None:
+    outcome = call(command, "--dir", "x" * 3000)
+    assert outcome.code in (ExitCode.USAGE, ExitCode.STACK)
+    assert outcome.shows_no_traceback()
+    assert "File name too long" in outcome.err

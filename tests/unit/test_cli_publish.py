@@ -100,6 +100,11 @@ def test_a_line_too_long_is_not_read_into_memory() -> None:
     assert isinstance(lines[1], Event)
 
 
+def test_a_mark_before_a_line_too_long_changes_nothing() -> None:
+    line = b"\xef\xbb\xbf" + b"[" * (MAX_LINE_BYTES - 1)
+    assert len(list(read(io.BytesIO(line + b"[" * 10 + b"\n")))) == 1
+
+
 def test_a_line_of_the_longest_length_is_read() -> None:
     padding = b" " * (MAX_LINE_BYTES - len(GOOD))
     for end in (b"", b"\n", b"\n" + GOOD):
