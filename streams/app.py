@@ -88,6 +88,15 @@ class _Consumer(Consumer):
         # each interval, however many there were.
         await super()._add_gap(tp, offset_from, offset_to - 1)
 
+    async def perform_seek(self) -> None:
+        await super().perform_seek()
+        # Faust drops what lies before the offset that it has read up to. What it notes for records
+        # that it throws away in a rebalance outlives the assignment, where the group has committed
+        # nothing that would overwrite it: they would come again, and be dropped.
+        for tp in self.assignment():
+            if self._committed_offset[tp] is None:
+                self._read_offset[tp] = None
+
     def getmany(self, timeout: float) -> "AsyncIterator[tuple[TP, Message]]":
         return super().getmany(min(timeout, POLL_S))
 

@@ -24,9 +24,8 @@ class GuardedApplier:
 
     Where the stream goes on behind records that nobody has applied, the first event to be applied
     would move the watermark over them. These are read from the topic and applied first. It happens:
-    when a group without committed offsets is rebalanced before its first commit, Faust takes what
-    it has polled for read (its `_read_offset` outlives the assignment); when PostgreSQL was
-    restored from a backup; when somebody has moved the group.
+    when PostgreSQL was restored from a backup; when somebody has moved the group; and Faust has
+    been seen to skip what it had polled for an earlier assignment (streams/app.py).
     """
 
     def __init__(

@@ -175,6 +175,8 @@ class Worker:
             log.warning("the group could not be left; it will miss this worker", reason=reason)
         starting.cancel()
         await self._app.stop()
+        # What was being assigned when the end began has begun meanwhile.
+        await self._end_lanes()
         log.info("worker has stopped")
 
     async def _deliver(self, record: SourceRecord, generation: int, token: Token) -> bool:

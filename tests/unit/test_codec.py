@@ -7,6 +7,8 @@ from typing import Any, get_args
 import msgspec
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas import codec
 from schemas.codec import MAX_REASON_CHARS, InvalidEvent, decode, encode
@@ -295,3 +297,51 @@ def test_the_short_way_writes_the_same_bytes_as_the_types(event_type: type[Event
         )
 
     assert short == encode(event)
+
+
+TEXTS = st.text(
+    st.one_of(
+        st.sampled_from('"\\/{}%\x00\x1f\x7f\u2028\ufeffü😀'),
+        st.characters(exclude_categories=["Cs"]),
+    ),
+    max_size=12,
+)
+
+
+@given(TEXTS, TEXTS, TEXTS, TEXTS, st.none() | TEXTS, st.none() | TEXTS)
+def test_whatever_the_text_the_short_way_writes_what_orjson_does(
+    activity: str, pod: str, post: str, member: str, reason: str | None, event_id: str | None
+) -> None:
+    ids = {"activity_id": activity, "pod_id": pod, "post_id": post, "member_id": member}
+    assert codec.execute_engagement(
+        activity, pod, post, member, "like", 3, 1_000, 61_001
+    ) == orjson.dumps(
+        {
+            "event_id": f"{activity}:execute:3",
+            **ids,
+            "engagement_type": "like",
+            "attempt": 3,
+            "scheduled_for": rfc3339(1_000),
+            "dispatched_at": rfc3339(61_001),
+        }
+    )
+    assert codec.engagement_status(
+        activity, pod, post, member, "comment", "failed", 2, 5_000, 7_000, reason, event_id
+    ) == orjson.dumps(
+        {
+            "event_id": f"{activity}:failed:2" if event_id is None else event_id,
+            **ids,
+            "engagement_type": "comment",
+            "status": "failed",
+            "attempt": 2,
+            "at": rfc3339(5_000),
+            "scheduled_for": rfc3339(7_000),
+            **({} if reason is None else {"reason": reason}),
+        }
+    )
+
+
+def test_text_that_is_not_unicode_has_no_bytes() -> None:
+    for ids in (("\ud800", "p", "q", "m"), ("a", "\ud800", "q", "m")):
+        with pytest.raises(orjson.JSONEncodeError):
+            codec.execute_engagement(*ids, "like", 1, 0, 0)

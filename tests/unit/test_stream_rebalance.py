@@ -1,11 +1,14 @@
-"""What Faust waits for at most while its group hands partitions over."""
+"""What Faust does when its group hands partitions over: how long it waits, where it goes on."""
 
 import asyncio
 from typing import Any
 
 import pytest
+from faust.types import TP
 
 from streams.app import FETCH_WAIT_MS, POLL_S, _Consumer
+
+POSTS = TP("posts", 0)
 
 
 async def test_a_broker_keeps_no_fetch_for_long(consumer: Any) -> None:
@@ -60,3 +63,23 @@ async def test_partitions_are_read_as_soon_as_there_are_any(
     assert await consumer._wait_next_records(1.0) == ({}, {1})
     assert len(slept) == 2
     assert sum(slept) < 1
+
+
+@pytest.mark.parametrize(
+    ("committed", "from_offset"), [({}, None), ({POSTS: 7}, 7), ({POSTS: 0}, None)]
+)
+async def test_what_was_polled_and_not_committed_is_read_again(
+    consumer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    committed: dict[TP, int],
+    from_offset: int | None,
+) -> None:
+    async def seek_to_committed() -> dict[TP, int]:
+        return committed
+
+    monkeypatch.setattr(consumer, "seek_to_committed", seek_to_committed)
+    monkeypatch.setattr(consumer, "assignment", lambda: {POSTS})
+    # Polled for an earlier assignment, and thrown away when that ended.
+    consumer._read_offset[POSTS] = 9
+    await consumer.perform_seek()
+    assert consumer._read_offset[POSTS] == from_offset
