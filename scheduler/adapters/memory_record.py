@@ -3,6 +3,7 @@
 It keeps every promise of the port but durability, and passes the same contract tests.
 """
 
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -403,9 +404,7 @@ def _post_plan(rows: Sequence[Row]) -> PostPlan:
     likes = [
         row.scheduled_for_ms
         for row in rows
-        if row.engagement_type == "like"
-        and row.scheduled_for_ms is not None
-        and row.status not in (Status.PENDING, Status.CANCELLED, Status.EXPIRED)
+        if row.engagement_type == "like" and row.scheduled_for_ms is not None and _may_count(row)
     ]
     likes += [
         millis(datetime.fromisoformat(failure["due"]))
@@ -415,6 +414,14 @@ def _post_plan(rows: Sequence[Row]) -> PostPlan:
         if "due" in failure
     ]
     return PostPlan(frozenset(ids), tuple(sorted(likes)))
+
+
+def _may_count(row: Row) -> bool:
+    """Whether the like was sent or will be, as far as is known."""
+    if row.status is Status.CANCELLED:
+        due_ms = row.scheduled_for_ms or 0
+        return row.dispatched_at_ms is not None or due_ms <= time.time_ns() // 1_000_000
+    return row.status not in (Status.PENDING, Status.EXPIRED)
 
 
 def _check(activity: PlannedActivity) -> None:

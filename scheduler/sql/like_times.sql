@@ -1,10 +1,14 @@
 -- Of several rows of one post, grouped: when its likes count for the cap, bigint[] (ms), null for
 -- none. Those that are planned or were sent, and the earlier attempts of those that were retried,
--- whose times stand in the history only.
+-- whose times stand in the history only. One that was cancelled after it was due may have been sent
+-- just before: whether it was is known only when that has been projected.
     array_agg((extract(epoch from scheduled_for) * 1000)::bigint) filter (
         where engagement_type = 'like'
-            and status not in ('pending', 'cancelled', 'expired')
             and scheduled_for is not null
+            and (
+                status not in ('pending', 'cancelled', 'expired')
+                or status = 'cancelled' and (dispatched_at is not null or scheduled_for <= now())
+            )
     )
     || (
         select array_agg((extract(epoch from (failure ->> 'due')::timestamptz) * 1000)::bigint)

@@ -21,7 +21,7 @@ with
         where activity.id = doomed.id
         returning
             activity.id, doomed.derived, activity.post_id, activity.engagement_type,
-            activity.status, activity.scheduled_for, activity.failures
+            activity.status, activity.scheduled_for, activity.dispatched_at, activity.failures
     ),
     noted as (
         insert into pruned_posts as post (post_id, activity_ids, like_times_ms)

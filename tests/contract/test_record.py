@@ -1,7 +1,9 @@
 """What every record promises, whatever it is built on: plans, rows and counts."""
 
 import asyncio
+import time
 from collections.abc import Mapping
+from functools import partial
 from random import Random
 from uuid import uuid4
 
@@ -196,12 +198,13 @@ async def test_a_plan_tells_ids_and_times_of_likes(store: Store) -> None:
 
 
 async def test_pending_cancelled_and_expired_do_not_count_for_the_cap(store: Store) -> None:
+    begin_ms = time.time_ns() // 1_000_000 + 3_600_000
     rows = [
         upstream_row(
             status,
             id=activity_id("pod", "post", status, "like"),
             status=status,
-            scheduled_for_ms=number,
+            scheduled_for_ms=begin_ms + number,
             source_partition=SHARD,
             source_offset=0,
         )
@@ -210,7 +213,21 @@ async def test_pending_cancelled_and_expired_do_not_count_for_the_cap(store: Sto
     await store.insert(*rows)
     (plan,) = (await store.record.plans(["post"])).values()
     assert plan.activity_ids == {row.id for row in rows}
-    assert plan.like_times_ms == (1, 2, 3, 4, 5)
+    assert plan.like_times_ms == tuple(begin_ms + number for number in range(1, 6))
+
+
+async def test_what_was_cancelled_and_may_have_been_sent_counts_for_the_cap(store: Store) -> None:
+    later_ms = time.time_ns() // 1_000_000 + 3_600_000
+    cancelled = partial(upstream_row, status=Status.CANCELLED)
+    await store.insert(
+        cancelled("due", scheduled_for_ms=5_000),
+        cancelled("sent", scheduled_for_ms=later_ms, dispatched_at_ms=later_ms + 1),
+        cancelled("waiting", scheduled_for_ms=later_ms + 2),
+        cancelled("comment", engagement_type="comment", scheduled_for_ms=6_000),
+        upstream_row("expired", status=Status.EXPIRED, scheduled_for_ms=7_000),
+    )
+    (plan,) = (await store.record.plans(["post"])).values()
+    assert plan.like_times_ms == (5_000, later_ms)
 
 
 async def test_an_attempt_that_was_retried_still_counts_for_the_cap(store: Store) -> None:
@@ -221,7 +238,7 @@ async def test_an_attempt_that_was_retried_still_counts_for_the_cap(store: Store
     )
     rows = [
         upstream_row("a", status=Status.RETRYING, scheduled_for_ms=50, failures=history),
-        upstream_row("b", status=Status.CANCELLED, scheduled_for_ms=60, failures=history),
+        upstream_row("b", status=Status.EXPIRED, scheduled_for_ms=60, failures=history),
         upstream_row("c", scheduled_for_ms=70, status=Status.EXECUTED),
         upstream_row("d", engagement_type="comment", status=Status.RETRYING, failures=history),
     ]
