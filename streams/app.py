@@ -5,11 +5,13 @@ Inside this narrow envelope Faust is sound; outside it loses records (docs/guara
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
 import faust
 import faust.streams
+from aiokafka.errors import IllegalStateError
 from faust.tables.manager import TableManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP, AppT, EventT, Message, StreamT
@@ -75,6 +77,15 @@ class _ConsumerThread(AIOKafkaConsumerThread):
         made._fetch_max_wait_ms = FETCH_WAIT_MS  # Faust has 1,500, and no setting for it
         return made
 
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        # Faust polls into a rebalance, throws away what came, and goes back to what is committed.
+        # aiokafka goes nowhere where nothing is, and those records were lost to this assignment.
+        committed = await super().seek_to_committed()
+        if unread := [tp for tp, offset in committed.items() if not offset]:
+            with contextlib.suppress(IllegalStateError):  # given away meanwhile
+                await self.seek_to_beginning(*unread)
+        return committed
+
 
 class _Consumer(Consumer):
     """A consumer that commits over gaps in the offsets: each transaction leaves one, its marker."""
@@ -87,15 +98,6 @@ class _Consumer(Consumer):
         # then stands there twice, which ends the run of offsets that can be committed: one gap in
         # each interval, however many there were.
         await super()._add_gap(tp, offset_from, offset_to - 1)
-
-    async def perform_seek(self) -> None:
-        await super().perform_seek()
-        # Faust drops what lies before the offset that it has read up to. What it notes for records
-        # that it throws away in a rebalance outlives the assignment, where the group has committed
-        # nothing that would overwrite it: they would come again, and be dropped.
-        for tp in self.assignment():
-            if self._committed_offset[tp] is None:
-                self._read_offset[tp] = None
 
     def getmany(self, timeout: float) -> "AsyncIterator[tuple[TP, Message]]":
         return super().getmany(min(timeout, POLL_S))

@@ -4,11 +4,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from faust.types import TP
 
 from streams.app import FETCH_WAIT_MS, POLL_S, _Consumer
 
-POSTS = TP("posts", 0)
+POSTS, RESULTS = TP("posts", 0), TP("results", 0)
 
 
 async def test_a_broker_keeps_no_fetch_for_long(consumer: Any) -> None:
@@ -66,20 +67,30 @@ async def test_partitions_are_read_as_soon_as_there_are_any(
 
 
 @pytest.mark.parametrize(
-    ("committed", "from_offset"), [({}, None), ({POSTS: 7}, 7), ({POSTS: 0}, None)]
+    ("committed", "begun_anew"),
+    [({POSTS: None, RESULTS: 7}, [POSTS]), ({POSTS: 0}, [POSTS]), ({POSTS: 1}, []), ({}, [])],
 )
-async def test_what_was_polled_and_not_committed_is_read_again(
+async def test_where_nothing_is_committed_it_goes_back_to_the_beginning(
     consumer: Any,
     monkeypatch: pytest.MonkeyPatch,
-    committed: dict[TP, int],
-    from_offset: int | None,
+    committed: dict[TP, int | None],
+    begun_anew: list[TP],
 ) -> None:
-    async def seek_to_committed() -> dict[TP, int]:
-        return committed
+    class Kafka:
+        async def seek_to_committed(self) -> dict[TP, int | None]:
+            return committed
 
-    monkeypatch.setattr(consumer, "seek_to_committed", seek_to_committed)
-    monkeypatch.setattr(consumer, "assignment", lambda: {POSTS})
-    # Polled for an earlier assignment, and thrown away when that ended.
-    consumer._read_offset[POSTS] = 9
-    await consumer.perform_seek()
-    assert consumer._read_offset[POSTS] == from_offset
+    async def called(function: Any, *arguments: Any) -> Any:
+        return await function(*arguments)
+
+    async def seek_to_beginning(*partitions: TP) -> None:
+        sought.extend(partitions)
+        raise IllegalStateError("not assigned any more")
+
+    sought: list[TP] = []
+    thread = consumer._new_consumer_thread()
+    monkeypatch.setattr(thread, "_ensure_consumer", Kafka)
+    monkeypatch.setattr(thread, "call_thread", called)
+    monkeypatch.setattr(thread, "seek_to_beginning", seek_to_beginning)
+    assert await thread.seek_to_committed() == committed
+    assert sought == begun_anew
