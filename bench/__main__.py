@@ -24,6 +24,7 @@ from bench import (
     rolling,
 )
 from bench.harness import Benchmark, prepared
+from bench.peers import measure as peers
 from bench.results import Figure, commit, report, table, write
 from pod_automation.cli.loop import run
 
@@ -34,7 +35,7 @@ PUNCTUALITY = (handover, restarts, rolling)
 BENCHMARKS: dict[str, Benchmark] = {
     module.__name__.removeprefix("bench."): module.run
     for module in (*SPEED, reconcile, *PUNCTUALITY)
-}
+} | {"peers": peers.run}
 RESULTS = Path(__file__).with_name("results.json")
 
 console = Console(stderr=True, highlight=False)

@@ -54,20 +54,20 @@ async def _on(bench: Bench, url: str, timers: Shards) -> Figure:
 async def _once(redis: Redis, url: str, shards: Shards) -> float:
     prefix = f"bench{uuid4().hex[:12]}-"
     wheel = RedisWheel(url, prefix=prefix)
-    before = await _used(redis)
+    before = await used_memory(redis)
     try:
         for shard, timers in shards.items():
             epoch = token()
             await wheel.take(shard, epoch)
             for start in range(0, len(timers), MAX_LOAD):
                 await wheel.load(shard, epoch, timers[start : start + MAX_LOAD])
-        return (await _used(redis) - before) / total(shards)
+        return (await used_memory(redis) - before) / total(shards)
     finally:
         await wheel.close()
         await remove_keys(redis, f"{prefix}*")
 
 
-async def _used(redis: Redis) -> int:
+async def used_memory(redis: Redis) -> int:
     """Bytes, without what is only passing through, once all that was deleted is gone."""
     while (memory := await redis.info("memory"))["lazyfree_pending_objects"]:  # noqa: ASYNC110
         await asyncio.sleep(0.05)

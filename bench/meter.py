@@ -50,12 +50,13 @@ class Meter:
     def _used(self) -> dict[str, float]:
         return {
             # Ours are the parents of all the others.
-            name: _seconds(pid, children=name != "bench")
+            name: seconds_of(pid, children=name != "bench")
             for name, pid in self._roots.items()
         }
 
 
-def _seconds(pid: int, *, children: bool) -> float:
+def seconds_of(pid: int, *, children: bool = True) -> float:
+    """Processor time of a process, and of its children; 0 where it is gone."""
     try:
         root = psutil.Process(pid)
         processes = [root, *(root.children(recursive=True) if children else ())]

@@ -1,0 +1,231 @@
+"""The same work for every peer, measured from outside: figures like those of the engine."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]
+from redis.asyncio import Redis
+
+from bench.harness import SERVERS, Bench
+from bench.lateness import RATES, SHARES, quantile
+from bench.load import far_away
+from bench.memory import used_memory
+from bench.meter import seconds_of
+from bench.peers.catalogue import MILLION, PEERS, Peer, Setup
+from bench.peers.install import NotInstalledError, installed
+from bench.peers.protocol import Driver, DriverError, Fired, driver
+from bench.results import MIB, Figure
+
+DATABASE = "bench_peer"
+
+SCHEDULE_S = 10
+"""About how long one repeat of scheduling takes."""
+
+MANY_A_SECOND = 10_000
+"""A peer that schedules so many is given a million to wait beside the others."""
+
+LEAD_S = 3.0
+SETTLED_S = 3.0
+PATIENCE_S = 300.0
+
+
+async def run(bench: Bench) -> Sequence[Figure]:
+    """Every peer that can be had here, in both of its configurations."""
+    figures: list[Figure] = []
+    if not bench.pids:
+        bench.say("peers are left out: they want servers of their own, to be emptied")
+        return figures
+    for peer in PEERS:
+        bench.say(f"{peer.title} {peer.version}: is it here?")
+        try:
+            command, folder = await installed(peer)
+        except NotInstalledError as error:
+            bench.say(f"{peer.title} is left out: {error}")
+            continue
+        for setup in peer.setups:
+            try:
+                figures += await _Trial(bench, peer, setup, command, folder).figures()
+            except (DriverError, TimeoutError) as error:
+                bench.say(f"{peer.title}, {setup.name}, is left out: {error!r}")
+    return figures
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """One configuration of one peer."""
+
+    bench: Bench
+    peer: Peer
+    setup: Setup
+    command: Sequence[str]
+    folder: Path
+
+    async def figures(self) -> list[Figure]:
+        count = self._worth(self.bench.of(SCHEDULE_S, 2))
+        return [
+            *await self._scheduling(count),
+            await self._firing(count),
+            *await self._waiting(),
+        ]
+
+    def _worth(self, seconds: float) -> int:
+        """So many timers that scheduling them takes about so long."""
+        return int(self.peer.a_second * seconds)
+
+    async def _scheduling(self, count: int) -> list[Figure]:
+        rates: list[float] = []
+        sizes: list[float] = []
+
+        async def once() -> None:
+            async with self._driver() as made:
+                before = await self._bytes()
+                rates.append(count / await made.schedule(count, *far_away()))
+                sizes.append((await self._bytes() - before) / count)
+
+        await self._repeat("schedule", once)
+        return [
+            self._figure("schedule", "timers/s", rates, "more", timers=count),
+            self._figure(f"bytes a timer at {count:,}", "bytes", sizes, "less", timers=count),
+        ]
+
+    async def _firing(self, count: int) -> Figure:
+        found: list[Fired] = []
+
+        async def once() -> None:
+            async with self._driver() as made:
+                # All due at one moment, when they are there for certain.
+                due_ms = _in(2 * count / self.peer.a_second + LEAD_S)
+                await made.schedule(count, due_ms, due_ms)
+                late = time.time_ns() // 1_000_000 >= due_ms
+                await asyncio.sleep(max(0.0, due_ms / 1000 - time.time()))
+                await made.work()
+                found.append(await self._fired(made, count))
+                assert not late, "it schedules too slowly for this"
+
+        await self._repeat("fire", once)
+        rates = [each.a_second for each in found]
+        return self._figure("fire", "timers/s", rates, "more", timers=count)
+
+    async def _waiting(self) -> list[Figure]:
+        """Idle, and punctual, beside timers that are hours away."""
+        many = MILLION if self.peer.a_second >= MANY_A_SECOND and not self.bench.quick else 0
+        pending = many or self._worth(self.bench.of(SCHEDULE_S, 2))
+        async with self._driver() as made:
+            await made.schedule(pending, *far_away())
+            await made.work()
+            await asyncio.sleep(SETTLED_S)
+            idle = await self._idle(made, pending)
+            late = [each for rate in RATES for each in await self._punctuality(made, rate, pending)]
+        return [*idle, *late]
+
+    async def _idle(self, made: Driver, pending: int) -> list[Figure]:
+        seconds = self.bench.of(20, 5)
+        pids = [made.pid, self.bench.pids["Valkey" if self._redis else "PostgreSQL"]]
+        shares: list[float] = []
+
+        async def once() -> None:
+            used, began = sum(map(seconds_of, pids)), time.monotonic()
+            await asyncio.sleep(seconds)
+            spent = sum(map(seconds_of, pids)) - used
+            shares.append(100 * spent / (time.monotonic() - began))
+
+        await self._repeat("idle", once)
+        root = psutil.Process(made.pid)
+        memory = sum(each.memory_info().rss for each in (root, *root.children(recursive=True)))
+        return [
+            self._figure("idle", "% of a core", shares, "less", pending=pending),
+            self._figure("resident memory", "MiB", [memory / MIB], "less", pending=pending),
+        ]
+
+    async def _punctuality(self, made: Driver, rate: int, pending: int) -> list[Figure]:
+        seconds = self.bench.of(10, 4)
+        count = rate * seconds
+        found: list[list[int]] = []
+
+        async def once() -> None:
+            from_ms = _in(2 * count / self.peer.a_second + LEAD_S)
+            await made.schedule(count, from_ms, from_ms + 1000 * seconds)
+            found.append(sorted((await self._fired(made, count)).lateness_ms))
+
+        if rate > self.peer.a_second:
+            return []
+        await self._repeat(f"lateness at {rate:,}/s", once)
+        return [
+            self._figure(
+                f"lateness at {rate:,}/s, {name}",
+                "ms",
+                [quantile(each, share) for each in found],
+                "less",
+                pending=pending,
+                **{"earliest, ms": [each[0] for each in found]},
+            )
+            for name, share in SHARES.items()
+        ]
+
+    async def _fired(self, made: Driver, count: int) -> Fired:
+        async with asyncio.timeout(PATIENCE_S):
+            return await made.fired(count)
+
+    async def _repeat(self, what: str, once: Callable[[], Awaitable[None]]) -> None:
+        await self.bench.each_repeat(f"{self.peer.title}, {self.setup.name}: {what}", once)
+
+    def _figure(
+        self, what: str, unit: str, values: Sequence[float], better: str, **notes: object
+    ) -> Figure:
+        return Figure(
+            name=f"{self.peer.title} {self.peer.version}, {self.setup.name}: {what}",
+            unit=unit,
+            values=values,
+            better="less" if better == "less" else "more",
+            notes={"config": dict(self.setup.config), **notes},
+        )
+
+    @property
+    def _redis(self) -> bool:
+        return self.peer.store == "Redis"
+
+    @asynccontextmanager
+    async def _driver(self) -> AsyncIterator[Driver]:
+        """One on an empty store."""
+        url = await self._emptied()
+        config = {**self.setup.config, "url": url, "folder": str(self.bench.folder)}
+        (self.bench.folder / "starts").unlink(missing_ok=True)
+        log = self.bench.folder / f"{self.peer.folder}.log"
+        async with driver(self.command, self.folder, config, log) as made:
+            yield made
+
+    async def _emptied(self) -> str:
+        if self._redis:
+            async with Redis.from_url(self.bench.servers[SERVERS[1]]) as redis:
+                await redis.flushall()
+            return self.bench.servers[SERVERS[1]]
+        dsn = self.bench.servers[SERVERS[2]]
+        connection = await asyncpg.connect(dsn)
+        try:
+            await connection.execute(f"drop database if exists {DATABASE} with (force)")
+            await connection.execute(f"create database {DATABASE}")
+        finally:
+            await connection.close()
+        return urlunsplit(urlsplit(dsn)._replace(path=f"/{DATABASE}"))
+
+    async def _bytes(self) -> int:
+        if self._redis:
+            async with Redis.from_url(self.bench.servers[SERVERS[1]]) as redis:
+                return await used_memory(redis)
+        dsn = urlsplit(self.bench.servers[SERVERS[2]])
+        connection = await asyncpg.connect(urlunsplit(dsn._replace(path=f"/{DATABASE}")))
+        try:
+            size = await connection.fetchval("select pg_total_relation_size('river_job')")
+            return int(size)
+        finally:
+            await connection.close()
+
+
+def _in(seconds: float) -> int:
+    return time.time_ns() // 1_000_000 + int(1000 * seconds)
