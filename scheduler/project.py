@@ -54,6 +54,8 @@ class Projection:
         self._commits: deque[_Commit] = deque()
         self._kept = 0
         self._behind = True
+        self._at: int | None = None
+        """The watermark as we left it, as long as nobody else can be known to have moved it."""
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -116,11 +118,15 @@ class Projection:
             for timer in commit.timers
         ]
         upto = taken[-1].upto
-        expected = await self._record.watermark(self._topic, self._shard)
-        while not await self._record.project(
-            self._topic, self._shard, expected, max(upto, expected), changes
-        ):
-            expected = await self._record.watermark(self._topic, self._shard)
+        expected, self._at = self._at, None
+        while True:
+            if expected is None:
+                expected = await self._record.watermark(self._topic, self._shard)
+            at = max(upto, expected)
+            if await self._record.project(self._topic, self._shard, expected, at, changes):
+                self._at = at
+                break
+            expected = None
         # Overtaken by an overflow meanwhile? Then there is nothing left to remove.
         for commit in taken:
             if self._commits and self._commits[0] is commit:
@@ -134,6 +140,7 @@ class Projection:
 
     async def drain(self, end: int) -> None:
         """Read from Kafka and project all that was committed before offset `end`."""
+        self._at = None
         at = await self._record.watermark(self._topic, self._shard)
         if at + 1 == end:
             return
