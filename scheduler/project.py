@@ -9,6 +9,7 @@ on one shard at once.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -35,6 +36,13 @@ STATEMENT_CHANGES = 10_000
 KEPT_CHANGES = 100_000
 """Commits kept in memory while PostgreSQL is behind; beyond, they are read back from Kafka."""
 
+LINGER_S = 0.05
+"""How long commits are gathered into one statement."""
+
+FIRING_FIRST_S = 5.0
+"""How long they are gathered while more timers are due than fit into a batch. What is late is more
+urgent than that PostgreSQL knows of what is not late any more."""
+
 
 class _Commit(Struct, frozen=True):
     upto: int
@@ -45,8 +53,18 @@ class _Commit(Struct, frozen=True):
 class Projection:
     """Projects one shard for its owner."""
 
-    def __init__(self, shard: int, topic: str, record: Record, statuses: StatusLog) -> None:
-        """`topic` is the name of `engagement-status` on the cluster."""
+    def __init__(
+        self,
+        shard: int,
+        topic: str,
+        record: Record,
+        statuses: StatusLog,
+        *,
+        linger_s: float = 0.0,
+        firing_first_s: float = 0.0,
+    ) -> None:
+        """`topic` is the name of `engagement-status` on the cluster. How long a commit may wait for
+        others: by default it does not."""
         self._shard = shard
         self._topic = topic
         self._record = record
@@ -56,8 +74,14 @@ class Projection:
         self._behind = True
         self._at: int | None = None
         """The watermark as we left it, as long as nobody else can be known to have moved it."""
+        self._linger_s = linger_s
+        self._firing_first_s = firing_first_s
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
+        self._time = asyncio.Event()
+        """That there is time for it: no timer waits, or too many changes do."""
+        self._time.set()
+        self._hurry = asyncio.Event()
 
     def committed(self, upto: int, timers: Sequence[Timer], at_ms: int) -> None:
         """Take note of a commit whose last status record has offset `upto`."""
@@ -69,7 +93,16 @@ class Projection:
         else:
             self._commits.append(_Commit(upto, timers, at_ms))
             self._kept += len(timers)
+        if self._kept > KEPT_CHANGES // 2:
+            self._time.set()
         self._work.set()
+
+    def backlog(self, left: bool) -> None:
+        """Take note of whether timers that are due are `left` in the wheel."""
+        if not left:
+            self._time.set()
+        elif self._kept <= KEPT_CHANGES // 2 and not self._hurry.is_set():
+            self._time.clear()
 
     async def run(self, end: Callable[[], Awaitable[int]]) -> None:
         """Project for ever. `end` tells the offset behind the last record, all committed."""
@@ -89,6 +122,8 @@ class Projection:
                         # Overtaken by an overflow: what is noted by now lies behind what was
                         # forgotten, and projecting it would skip that.
                         continue
+                if self._commits:
+                    await self._gather()
                 await self.run_once()
                 backoff.reset()
             except TransientError as error:
@@ -136,7 +171,18 @@ class Projection:
 
     async def flush(self) -> None:
         """Return once all that was noted is projected. Unbounded: give it a time limit."""
+        self._hurry.set()
+        self._time.set()
         await self._idle.wait()
+
+    async def _gather(self) -> None:
+        enough, within_s = self._hurry, self._linger_s
+        if not self._time.is_set():
+            enough, within_s = self._time, self._firing_first_s
+        if within_s and not enough.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await enough.wait()
 
     async def drain(self, end: int) -> None:
         """Read from Kafka and project all that was committed before offset `end`."""

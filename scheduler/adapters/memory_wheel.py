@@ -247,6 +247,7 @@ class MemoryWheel:
     def _alive(self, shard: int) -> _Shard:
         state = self._of(shard)
         if state.gen is None:
+            self._wake(shard)
             raise WheelLostError(shard)
         return state
 

@@ -28,7 +28,8 @@ class ShardKeys(NamedTuple):
     slot_prefix: str
     """Followed by a slot's number: a sorted set of packed timers, by time within the slot."""
     wake: str
-    """Publish channel: an add has put a timer before the time the owner sleeps until."""
+    """Publish channel: an add has put a timer before the time the owner sleeps until, or has found
+    no wheel."""
 
     @classmethod
     def of(cls, prefix: str, shard: int) -> "ShardKeys":

@@ -71,7 +71,7 @@ class RedisWheel:
         except RAISED as error:
             raise translated(error) from error
         if gen is None:
-            raise WheelLostError(shard)
+            raise await self._lost(shard)
         return -1 if at is None else int(at)
 
     async def now_ms(self) -> int:
@@ -133,7 +133,7 @@ class RedisWheel:
             ],
         )
         if reply[0] == b"lost":
-            raise WheelLostError(shard)
+            raise await self._lost(shard)
         if reply[0] == b"behind":
             raise WheelBehindError(shard, reply[1].decode().removeprefix(WATERMARK_FIELD))
         return int(reply[1])
@@ -307,6 +307,14 @@ class RedisWheel:
         if keys is None:
             keys = self._keys[shard] = ShardKeys.of(self._prefix, shard)
         return keys
+
+    async def _lost(self, shard: int) -> WheelLostError:
+        """Has the owner, who may sleep, see that there is no wheel any more."""
+        try:
+            await self._redis.publish(self._of(shard).wake, "lost")
+        except RAISED as error:
+            raise translated(error) from error
+        return WheelLostError(shard)
 
     async def _run(self, name: str, keys: list[str], args: list[Any]) -> Any:
         try:

@@ -334,6 +334,17 @@ async def test_an_earlier_timer_wakes_the_sleeping_owner(wheel: Wheel) -> None:
         assert await anext(heard) == SHARD
 
 
+async def test_whoever_finds_no_wheel_wakes_its_owner(wheel: Wheel) -> None:
+    await wheel.forget(SHARD)
+    async with wheel.wakes([SHARD]) as heard:
+        with pytest.raises(WheelLostError):
+            await wheel.watermark(SHARD, TOPIC)
+        assert await anext(heard) == SHARD
+        with pytest.raises(WheelLostError):
+            await wheel.add(SHARD, TOPIC, -1, 0, [timer(now())])
+        assert await anext(heard) == SHARD
+
+
 async def test_large_adds_are_whole(wheel: Wheel) -> None:
     at = now() - HOUR_MS
     one_slot = [timer(at - at % SLOT_MS + i % 5000) for i in range(6000)]
