@@ -22,6 +22,7 @@ from bench import (
     reconcile,
     restarts,
     rolling,
+    wheel,
 )
 from bench.harness import Benchmark, prepared
 from bench.peers import measure as peers
@@ -34,7 +35,7 @@ PUNCTUALITY = (handover, restarts, rolling)
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.__name__.removeprefix("bench."): module.run
-    for module in (*SPEED, reconcile, *PUNCTUALITY)
+    for module in (*SPEED, wheel, reconcile, *PUNCTUALITY)
 } | {"peers": peers.run}
 RESULTS = Path(__file__).with_name("results.json")
 

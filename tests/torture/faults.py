@@ -33,6 +33,9 @@ POSTS = "post-detected"
 ARMED_S = 6.0
 """How long a named point is waited for, and as long before that the start of its process."""
 
+OVERLAP_S = 0.7
+"""How long a former owner has, to commit what it had begun."""
+
 
 # Processes
 
@@ -108,19 +111,44 @@ async def _freeze_at(site: Site, rng: random.Random, kind: str, point: str) -> b
     """A process freezes at a named point, others take over and go on, then it comes back."""
     process = rng.choice(site.of(kind))
     async with process.lock:
-        if not await process.listening(ARMED_S) or not process.arm(point, signal.SIGSTOP):
+        if not await _frozen(site, process, point, ARMED_S):
             return False
-        until = time.monotonic() + ARMED_S
-        while not process.stopped() and time.monotonic() < until:
-            await asyncio.sleep(0.02)
-        if not process.stopped():
-            process.arm("none", signal.SIGKILL)
-            return False
-        site.note("frozen at point", slot=process.slot, point=point)
         # Long enough for likes that it was about to add to be added, and fired, by others.
         await asyncio.sleep(SESSION_S + rng.uniform(1.5, 4.0))
         process.send(signal.SIGCONT)
         site.note("continue", slot=process.slot)
+    return True
+
+
+async def two_owners(site: Site, rng: random.Random) -> bool:
+    """A dispatcher freezes in mid-transaction, and the one that takes its shards just when it has
+    read how far that one came; then the first goes on, and may commit."""
+    first, second = rng.sample(site.of("dispatcher"), 2)
+    async with site.both, first.lock, second.lock:
+        if not await second.listening(ARMED_S):
+            return False
+        if not await _frozen(site, first, "mid-transaction", ARMED_S):
+            return False
+        met = await _frozen(site, second, "cursor-read", SESSION_S + ARMED_S)
+        first.send(signal.SIGCONT)
+        await asyncio.sleep(OVERLAP_S)
+        second.send(signal.SIGCONT)
+        site.note("continue", slots=[first.slot, second.slot])
+    return met
+
+
+async def _frozen(site: Site, process: Process, point: str, within_s: float) -> bool:
+    """Whether it passes `point` so soon, and so freezes."""
+    if not await process.listening(ARMED_S) or not process.arm(point, signal.SIGSTOP):
+        return False
+    until = time.monotonic() + within_s
+    while not process.stopped() and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    if not process.stopped():
+        # Never to freeze of it later, in another fault's hands.
+        process.arm("none", signal.SIGKILL)
+        return False
+    site.note("frozen at point", slot=process.slot, point=point)
     return True
 
 
@@ -463,6 +491,7 @@ KILLS: dict[str, Fault] = {
 }
 ZOMBIES: dict[str, Fault] = {
     "zombie": zombie,
+    "two-owners": two_owners,
     **_at(points.WORKER, "freeze", _freeze_at, kind="worker"),
     **_at(points.FIRING, "freeze", _freeze_at, kind="dispatcher"),
 }
