@@ -17,6 +17,7 @@ from bench import (
     idle,
     ingest,
     lateness,
+    limits,
     memory,
     rebuild,
     reconcile,
@@ -35,7 +36,7 @@ PUNCTUALITY = (handover, restarts, rolling)
 
 BENCHMARKS: dict[str, Benchmark] = {
     module.__name__.removeprefix("bench."): module.run
-    for module in (*SPEED, wheel, reconcile, *PUNCTUALITY)
+    for module in (*SPEED, wheel, limits, reconcile, *PUNCTUALITY)
 } | {"peers": peers.run}
 RESULTS = Path(__file__).with_name("results.json")
 

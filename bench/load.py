@@ -112,7 +112,7 @@ async def insert(settings: Settings, shards: Shards) -> None:
     connection = await asyncpg.connect(settings.postgres_dsn)
     try:
         await connection.copy_records_to_table(
-            "pod_activities", records=_rows(shards), columns=COLUMNS, timeout=300
+            "pod_activities", records=rows(shards), columns=COLUMNS, timeout=300
         )
         # What autovacuum has long done on a site that was not filled within a second.
         await connection.execute("vacuum (analyze) pod_activities", timeout=300)
@@ -120,7 +120,8 @@ async def insert(settings: Settings, shards: Shards) -> None:
         await connection.close()
 
 
-def _rows(shards: Shards) -> Iterator[tuple[Any, ...]]:
+def rows(shards: Shards) -> Iterator[tuple[Any, ...]]:
+    """The rows of `shards`, in the order of COLUMNS."""
     for shard, timers in shards.items():
         for offset, each in enumerate(timers):
             yield (

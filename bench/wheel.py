@@ -40,7 +40,6 @@ async def run(bench: Bench) -> Sequence[Figure]:
     for size in sizes:
         wheels = _Wheels(url)
         try:
-            await wheels.open()
             bench.say(f"filling the wheels with {size:,} timers")
             await wheels.fill(size)
             some = min(count, max(size, 40_000))
@@ -79,13 +78,6 @@ class _Wheels:
         self._done: dict[int, tuple[int, str]] = {}
         self._at = dict.fromkeys(range(SHARDS), -1)
 
-    async def open(self) -> None:
-        """As an owner leaves them behind that has rebuilt them from nothing."""
-        for shard, epoch in self._epochs.items():
-            self._done[shard] = (0, token())
-            await self._wheel.take(shard, epoch)
-            await self._wheel.open(shard, epoch, self._gen, self._done[shard], {})
-
     async def close(self) -> None:
         """Leave nothing behind."""
         await self._wheel.close()
@@ -93,12 +85,17 @@ class _Wheels:
             await remove_keys(redis, f"{self._prefix}*")
 
     async def fill(self, size: int) -> None:
-        """With timers that are hours away."""
+        """With timers that are hours away, as an owner does that rebuilds them."""
         world = World()
+        for shard, epoch in self._epochs.items():
+            await self._wheel.take(shard, epoch)
         for start in range(0, size, FILLED_AT_ONCE):
             some = world.timers(min(FILLED_AT_ONCE, size - start), SHARDS, *far_away())
             for shard, timers in some.items():
                 await self._wheel.load(shard, self._epochs[shard], timers)
+        for shard, epoch in self._epochs.items():
+            self._done[shard] = (0, token())
+            await self._wheel.open(shard, epoch, self._gen, self._done[shard], {})
 
     async def schedule(self, count: int) -> float:
         """Timers a second, from timers to all of them in the wheel, as a worker adds them."""
