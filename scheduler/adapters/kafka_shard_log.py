@@ -1,7 +1,9 @@
 """The log of one shard's owner: a transactional producer, and the cursor it left behind."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
+from contextlib import nullcontext
 from decimal import Decimal
 
 import aiokafka.producer.sender
@@ -61,13 +63,19 @@ class KafkaShardLog:
         shard: int,
         transactional_id: str,
         await_ms: int | None = None,
+        encoding: asyncio.Lock | None = None,
     ) -> None:
-        """Connects on `fence`. `await_ms`, how long a result is awaited, is for people to read."""
+        """Connects on `fence`. `await_ms`, how long a result is awaited, is for people to read.
+
+        `encoding` is shared by the shards of a process: only one encodes a large batch at a time.
+        Else all would end with it at one moment, and then all wait for the broker.
+        """
         self._bootstrap = bootstrap
         self._topics = topics
         self._shard = shard
         self._transactional_id = transactional_id
         self._no_result = _no_result(await_ms)
+        self._encoding = encoding or asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
 
     async def fence(self) -> None:
@@ -123,9 +131,12 @@ class KafkaShardLog:
         with translated(shard):
             async with asyncio.timeout(CALL_S):
                 try:
-                    await _fire(timers, at_ms, executes, statuses)
+                    # Nothing in here waits for a broker: no shard holds up another.
+                    async with self._encoding if len(timers) > ENCODE_SLICE else nullcontext():
+                        await _encode(timers, at_ms, executes, statuses)
                     await self._give_up(timeouts, at_ms, results)
                     await _report(reports, at_ms, commands)
+                    await _send(*parts)
                     moved = await producer.send(
                         topics.wheel_cursor,
                         codec.encode(cursor),
@@ -160,12 +171,11 @@ class KafkaShardLog:
             await asyncio.sleep(0)
             for timer in timeouts[start : start + ENCODE_SLICE]:
                 event_id = timeout_event_id(timer.activity_id, timer.attempt)
-                await results.append(
+                results.append(
                     timer.post_id.encode(),
                     _timeout(timer, at_ms, self._no_result),
                     [("ce_id", event_id.encode()), *headers],
                 )
-        await results.send()
 
     async def _range(self, partition: TopicPartition) -> tuple[int, int]:
         # Read uncommitted on purpose: under read_committed `end_offsets` is the last stable
@@ -177,39 +187,36 @@ class KafkaShardLog:
 
 
 class _Batches:
-    """Record batches of one partition within a transaction, sent as they fill."""
+    """Records of one partition within a transaction, in batches as large as they may be."""
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
         self._producer = producer
         self._topic = topic
         self._partition = partition
-        self._batch: BatchBuilder | None = None
+        self._batches: deque[BatchBuilder] = deque()
         self._last_count = 0
         self.sent: list[asyncio.Future[RecordMetadata]] = []
 
-    def fits(self, key: bytes | None, value: bytes, headers: Headers) -> bool:
-        """Append a record; False: there is no room before the next `send`."""
-        if self._batch is None:
-            self._batch = self._producer.create_batch()
-        added = self._batch.append(timestamp=None, key=key, value=value, headers=headers)
-        return added is not None
+    def append(self, key: bytes | None, value: bytes, headers: Headers) -> None:
+        if self._batches:
+            last = self._batches[-1]
+            if last.append(timestamp=None, key=key, value=value, headers=headers) is not None:
+                return
+        batch = self._producer.create_batch()
+        batch.append(timestamp=None, key=key, value=value, headers=headers)
+        self._batches.append(batch)
 
-    async def append(self, key: bytes | None, value: bytes, headers: Headers) -> None:
-        """Append a record, and send what is full."""
-        if not self.fits(key, value, headers):
-            await self.send()
-            self.fits(key, value, headers)
-
-    async def send(self) -> None:
-        if self._batch is not None:
-            self._batch.close()
-            self._last_count = self._batch.record_count()
-            sent = await self._producer.send_batch(
-                self._batch, self._topic, partition=self._partition
-            )
-            sent.add_done_callback(fetched)
-            self.sent.append(sent)
-            self._batch = None
+    async def send_one(self) -> bool:
+        """Send the next batch, once the one before it is on its way; False: there is none."""
+        if not self._batches:
+            return False
+        batch = self._batches.popleft()
+        batch.close()
+        self._last_count = batch.record_count()
+        sent = await self._producer.send_batch(batch, self._topic, partition=self._partition)
+        sent.add_done_callback(fetched)
+        self.sent.append(sent)
+        return True
 
     async def last_offset(self) -> int:
         """The offset of the last record sent, -1 when none was; only once all are delivered."""
@@ -218,7 +225,7 @@ class _Batches:
         return int((await self.sent[-1]).offset) + self._last_count - 1
 
 
-async def _fire(
+async def _encode(
     timers: Sequence[Timer], at_ms: int, executes: _Batches, statuses: _Batches
 ) -> None:
     execute_headers = headers_behind_id(ExecuteEngagement, at_ms)
@@ -229,22 +236,22 @@ async def _fire(
         for timer in timers[start : start + ENCODE_SLICE]:
             key = timer.post_id.encode()
             event_id = execute_event_id(timer.activity_id, timer.attempt)
-            value, headers = (
-                _execute(timer, at_ms),
-                [("ce_id", event_id.encode()), *execute_headers],
+            executes.append(
+                key, _execute(timer, at_ms), [("ce_id", event_id.encode()), *execute_headers]
             )
-            # Not `append`: a coroutine for each record is a tenth of what it costs.
-            if not executes.fits(key, value, headers):
-                await executes.append(key, value, headers)
             event_id = status_event_id(timer.activity_id, "dispatched", timer.attempt)
-            value, headers = (
-                _dispatched(timer, at_ms),
-                [("ce_id", event_id.encode()), *status_headers],
+            statuses.append(
+                key, _dispatched(timer, at_ms), [("ce_id", event_id.encode()), *status_headers]
             )
-            if not statuses.fits(key, value, headers):
-                await statuses.append(key, value, headers)
-    await executes.send()
-    await statuses.send()
+
+
+async def _send(*parts: _Batches) -> None:
+    """All that was appended; a batch of each in turn, since each waits for the one before it."""
+    more = True
+    while more:
+        more = False
+        for part in parts:
+            more |= await part.send_one()
 
 
 async def _report(reports: Sequence[PodCommand], at_ms: int, commands: _Batches) -> None:
@@ -253,10 +260,7 @@ async def _report(reports: Sequence[PodCommand], at_ms: int, commands: _Batches)
     headers = overdue_headers_behind_id(at_ms)
     for report in reports:
         await asyncio.sleep(0)  # each is up to a thousand timers
-        await commands.append(
-            None, codec.encode(report), [("ce_id", report.event_id.encode()), *headers]
-        )
-    await commands.send()
+        commands.append(None, codec.encode(report), [("ce_id", report.event_id.encode()), *headers])
 
 
 def _execute(timer: Timer, at_ms: int) -> bytes:

@@ -303,13 +303,13 @@ async def test_an_owner_that_is_fenced_within_a_transaction_is_told_so(
     timer = Timer(activity_id("pod", "p", "m", "like"), "pod", "p", "m", "like", 1, 7)
     first = KafkaShardLog(settings.kafka_bootstrap, settings.topics, 0, "fenced-within")
     second = KafkaShardLog(settings.kafka_bootstrap, settings.topics, 0, "fenced-within")
-    fire = kafka_shard_log._fire
+    send = kafka_shard_log._send
 
-    async def fire_and_fail(timers: Any, at_ms: int, executes: Any, statuses: Any) -> None:
-        await fire(timers, at_ms, executes, statuses)
-        await asyncio.wait([*executes.sent, *statuses.sent])
+    async def send_and_fail(*parts: Any) -> None:
+        await send(*parts)
+        await asyncio.wait([each for part in parts for each in part.sent])
 
-    monkeypatch.setattr(kafka_shard_log, "_fire", fire_and_fail)
+    monkeypatch.setattr(kafka_shard_log, "_send", send_and_fail)
     try:
         await first.fence()
         await second.fence()

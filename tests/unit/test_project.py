@@ -1,13 +1,10 @@
-"""When what was fired is told to PostgreSQL: never before it is urgent, and never too late."""
+"""When and how often PostgreSQL is told of what was fired."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
-
-from scheduler import project
 from scheduler.activity import StatusChange
 from scheduler.project import Projection
 from scheduler.timer import Timer
@@ -66,52 +63,13 @@ async def running(record: Record, **waits: float) -> AsyncIterator[Projection]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def nothing_more() -> None:
-    for _ in range(100):
-        await asyncio.sleep(0)
-
-
-async def test_it_waits_while_timers_are_due() -> None:
+async def test_nothing_waits_when_the_shard_is_given_away() -> None:
     record = Record()
-    async with running(record, firing_first_s=LONG_S) as made:
+    async with running(record, linger_s=LONG_S) as made:
         made.committed(1, timers(2), 0)
-        made.backlog(left=True)
-        made.committed(4, timers(3), 0)
-        made.backlog(left=True)
-        await nothing_more()
-        assert record.statements == []
-        made.backlog(left=False)
-        assert await record.next_statement() == 5
-        assert record.at == 4
-
-
-async def test_but_not_for_ever() -> None:
-    record = Record()
-    async with running(record, firing_first_s=0.001) as made:
-        made.committed(1, timers(2), 0)
-        made.backlog(left=True)
-        assert await record.next_statement() == 2
-
-
-async def test_nor_for_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "KEPT_CHANGES", 10)
-    record = Record()
-    async with running(record, firing_first_s=LONG_S) as made:
-        for upto in range(0, 6, 3):
-            made.committed(upto + 2, timers(3), 0)
-            made.backlog(left=True)
-        assert await record.next_statement() == 6
-
-
-async def test_nor_when_the_shard_is_given_away() -> None:
-    record = Record()
-    async with running(record, firing_first_s=LONG_S, linger_s=LONG_S) as made:
-        made.committed(1, timers(2), 0)
-        made.backlog(left=True)
         await made.flush()
         assert record.statements == [2]
         made.committed(2, timers(1), 0)
-        made.backlog(left=True)
         await made.flush()
         assert record.at == 2
 
