@@ -20,7 +20,7 @@ from scheduler.tasks import ended
 
 log = structlog.get_logger(__name__)
 
-IDLE_MS = 5000
+IDLE_MS = 1000
 """Longest sleep of an idle shard, whom adds wake: bounds how late it sees that a wheel has gone
 back in time, or is lost while nothing is added."""
 
