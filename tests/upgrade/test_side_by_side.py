@@ -83,8 +83,11 @@ class Site:
             await admin.close()
 
     def no_bugs(self) -> None:
+        """Of ours: what an old release logs, and this one does not any more, cannot be mended."""
         for process in self.processes:
             assert process.log is not None
+            if "old-" in process.log.name:
+                continue
             said = process.log.read_text("utf-8")
             assert "Traceback" not in said, f"{process.log.name}\n{said}"
 
