@@ -125,6 +125,8 @@ async def wheels(settings: Settings) -> dict[int, Shard]:
                 shard.meta = {str(name): str(value) for name, value in meta.items()}
             else:
                 kind = str(await redis.type(key))
+                if kind == "none":
+                    continue  # emptied since the scan: a slot that has fired
                 sizes = {"zset": redis.zcard, "set": redis.scard, "string": redis.strlen}
                 shard.left[found[2]] = await sizes[kind](key)
     return shards
