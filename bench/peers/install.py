@@ -24,7 +24,7 @@ async def installed(peer: Peer) -> tuple[Sequence[str], Path]:
     home = CACHE / peer.folder
     how = {"package.json": _npm, "go.mod": _go, "requirements.txt": _pip}[peer.requirements]
     stamp = home / "stamp"
-    wanted = _print_of(peer.source)
+    wanted = _print_of(peer.source, HERE / "go_driver")
     fresh = stamp.is_file() and stamp.read_text() == wanted
     if not fresh:
         shutil.rmtree(home, ignore_errors=True)
@@ -82,10 +82,10 @@ async def _run(*command: str, folder: Path) -> None:
         raise NotInstalledError(f"{Path(command[0]).name} has failed: {' / '.join(last)}")
 
 
-def _print_of(source: Path) -> str:
-    """Of all files of a driver: another one is installed anew."""
+def _print_of(*folders: Path) -> str:
+    """Of all files of a driver, and of what those in Go share: another one is installed anew."""
     made = hashlib.sha256()
-    for file in sorted(source.iterdir()):
+    for file in sorted(each for folder in folders for each in folder.iterdir()):
         if file.is_file():
             made.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     return made.hexdigest()

@@ -1,0 +1,3 @@
+module bench/go_driver
+
+go 1.26
