@@ -1,6 +1,7 @@
 """Processes of an older release and of this one, on one site."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,13 @@ QUICK = POLICY | {
     "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "4000",
     "POD_AUTOMATION_PARTITIONS": "4",
 }
+
+# 0.1.0, fenced in mid-transaction: nobody fetches the exception of what it had asked for.
+KNOWN = re.compile(
+    r"^.* Future exception was never retrieved\nfuture: .*\bProducerFenced\(.*\n"
+    r"Traceback .*\n(?: .*\n)+aiokafka\.errors\.ProducerFenced: .*\n?",
+    re.MULTILINE,
+)
 
 
 class Site:
@@ -83,12 +91,12 @@ class Site:
             await admin.close()
 
     def no_bugs(self) -> None:
-        """Of ours: what an old release logs, and this one does not any more, cannot be mended."""
+        """What an old release was known to log then cannot be mended any more."""
         for process in self.processes:
             assert process.log is not None
-            if "old-" in process.log.name:
-                continue
             said = process.log.read_text("utf-8")
+            if "old-" in process.log.name:
+                said = KNOWN.sub("", said)
             assert "Traceback" not in said, f"{process.log.name}\n{said}"
 
 
