@@ -53,7 +53,7 @@ async def _kill_at(site: Site, rng: random.Random, kind: str, point: str) -> boo
     """kill -9 at a named point."""
     process = rng.choice(site.of(kind))
     async with process.lock:
-        if not await process.listening(ARMED_S) or not process.arm(point, signal.SIGKILL):
+        if not await _armed(process, point, signal.SIGKILL):
             return False
         return await _dies(site, process, point)
 
@@ -63,7 +63,7 @@ async def _kill_in_takeover(site: Site, rng: random.Random, point: str) -> bool:
     first, second = rng.sample(site.of("dispatcher"), 2)
     # `both`: who holds one lock and waits for another must be alone.
     async with site.both, first.lock, second.lock:
-        if not await second.listening(ARMED_S) or not second.arm(point, signal.SIGKILL):
+        if not await _armed(second, point, signal.SIGKILL):
             return False
         site.note("kill", slot=first.slot, because=f"{second.slot} shall take over")
         downed = asyncio.create_task(first.kill(SESSION_S + 2))
@@ -76,11 +76,16 @@ async def _kill_in_rebuild(site: Site, rng: random.Random, point: str) -> bool:
     """Redis loses everything, and who rebuilds a wheel dies in the midst of that."""
     process = rng.choice(site.of("dispatcher"))
     async with site.locks["redis"], process.lock:
-        if not await process.listening(ARMED_S) or not process.arm(point, signal.SIGKILL):
+        if not await _armed(process, point, signal.SIGKILL):
             return False
         site.note("flush", because=f"{process.slot} shall rebuild")
         await _flush(site)
         return await _dies(site, process, point)
+
+
+async def _armed(process: Process, point: str, what: signal.Signals) -> bool:
+    """Whether it runs, and will die or freeze at its next passing of `point`."""
+    return await process.listening(ARMED_S) and process.arm(point, what)
 
 
 async def _dies(site: Site, process: Process, point: str) -> bool:
@@ -139,7 +144,7 @@ async def two_owners(site: Site, rng: random.Random) -> bool:
 
 async def _frozen(site: Site, process: Process, point: str, within_s: float) -> bool:
     """Whether it passes `point` so soon, and so freezes."""
-    if not await process.listening(ARMED_S) or not process.arm(point, signal.SIGSTOP):
+    if not await _armed(process, point, signal.SIGSTOP):
         return False
     until = time.monotonic() + within_s
     while not process.stopped() and time.monotonic() < until:
