@@ -28,6 +28,8 @@ MAX_HISTORY_ERROR_CHARS = 200
 _SPREAD = 0x9E3779B97F4A7C15
 _SEEDS = 1 << 64
 
+_History = list[dict[str, object]]
+
 
 class Ignored(StrEnum):
     """Why a result changes nothing."""
@@ -69,7 +71,7 @@ def judge(
     """
     if row.status is Status.FAILED and replayed and result.attempt == row.attempt:
         if result.outcome == "failed" and row.attempt < MAX_ATTEMPT:
-            return _retried(row, result, now_ms, row.failures)
+            return _retried(row, result, now_ms, _history(row))
         return Ignored.FINISHED
     if row.status in FINAL:
         gone = row.status in (Status.CANCELLED, Status.EXPIRED)
@@ -82,15 +84,15 @@ def judge(
         return Ignored.OLD_ATTEMPT
     if result.outcome == "executed":
         return _executed(row, result)
-    failures = _with_failure(row.failures, result)
+    history = [*_history(row), _failure(result)]
     if result.retryable and row.attempt < min(retries.attempts, MAX_ATTEMPT):
         wait_ms = (
             retry_delay_ms(retries, row.activity_id, row.attempt)
             if result.retry_after_ms is None
             else result.retry_after_ms
         )
-        return _retried(row, result, min(now_ms + wait_ms, LATEST_MS), failures)
-    return _failed(row, result, failures)
+        return _retried(row, result, min(now_ms + wait_ms, LATEST_MS), history)
+    return _failed(row, result, history)
 
 
 def retry_delay_ms(retries: RetryPolicy, activity_id: str, attempt: int) -> int:
@@ -115,21 +117,25 @@ def _executed(row: ActivityRow, result: EngagementExecuted) -> Step:
     return Step(after, told(after), executed_at_ms=millis(result.executed_at))
 
 
-def _retried(row: ActivityRow, result: EngagementExecuted, due_ms: int, failures: str) -> Step:
+def _retried(row: ActivityRow, result: EngagementExecuted, due_ms: int, history: _History) -> Step:
+    if history and row.scheduled_for_ms is not None:
+        # The retry takes the place of this time in the row, and it goes on to count for the cap on
+        # likes (sql/like_times.sql).
+        history[-1]["due"] = rfc3339(row.scheduled_for_ms)
     error = plain(result.error, MAX_ERROR_CHARS)
     after = msgspec.structs.replace(
         row,
         status=Status.RETRYING,
         attempt=row.attempt + 1,
         scheduled_for_ms=due_ms,
-        failures=_with_due(failures, row.scheduled_for_ms),
+        failures=_text(history),
     )
     return Step(after, told(after, error or None), last_error=error)
 
 
-def _failed(row: ActivityRow, result: EngagementExecuted, failures: str) -> Step:
+def _failed(row: ActivityRow, result: EngagementExecuted, history: _History) -> Step:
     error = plain(result.error, MAX_ERROR_CHARS)
-    after = msgspec.structs.replace(row, status=Status.FAILED, failures=failures)
+    after = msgspec.structs.replace(row, status=Status.FAILED, failures=_text(history))
     return Step(
         after, told(after, error or None), last_error=error, letter=letter_of(after, result)
     )
@@ -143,22 +149,17 @@ def letter_of(row: ActivityRow, result: EngagementExecuted) -> str:
     return f"failed after {row.attempt} attempt{'s' if row.attempt > 1 else ''}: {error}"
 
 
-def _with_due(failures: str, due_ms: int | None) -> str:
-    """With the time at which the last one was due, which a retry is about to take the place of in
-    the row: it goes on to count for the cap on likes (sql/like_times.sql)."""
-    history = orjson.loads(failures) if failures else []
-    if history and due_ms is not None:
-        history[-1]["due"] = rfc3339(due_ms)
-    return orjson.dumps(history).decode() if history else failures
+def _history(row: ActivityRow) -> _History:
+    return orjson.loads(row.failures) if row.failures else []
 
 
-def _with_failure(failures: str, result: EngagementExecuted) -> str:
-    history = orjson.loads(failures) if failures else []
-    history.append(
-        {
-            "attempt": result.attempt,
-            "at": rfc3339(millis(result.executed_at)),
-            "error": plain(result.error, MAX_HISTORY_ERROR_CHARS),
-        }
-    )
-    return orjson.dumps(history).decode()
+def _failure(result: EngagementExecuted) -> dict[str, object]:
+    return {
+        "attempt": result.attempt,
+        "at": rfc3339(millis(result.executed_at)),
+        "error": plain(result.error, MAX_HISTORY_ERROR_CHARS),
+    }
+
+
+def _text(history: _History) -> str:
+    return orjson.dumps(history).decode() if history else ""
