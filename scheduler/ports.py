@@ -112,8 +112,8 @@ class Wheel(Protocol):
 
         Returns the watermark after the call: `upto` when it moved; anything else means that
         another writer was there first and nothing has changed. Raises `WheelLostError` as
-        `watermark` does, and
-        `ValueError` for an `upto` before `expected`: what had fired would be added again.
+        `watermark` does, and `ValueError` for an `upto` before `expected`: what had fired would be
+        added again.
         """
 
     async def take(self, shard: int, epoch: str) -> WheelState:

@@ -128,14 +128,15 @@ class KafkaShardLog:
         results = _Batches(producer, topics.engagement_executed, shard)
         commands = _Batches(producer, topics.pod_commands, shard)
         parts = (executes, statuses, results, commands)
+        # None of this waits for a broker: no shard holds up another, and none takes its turn for a
+        # broker that does not answer.
+        async with self._encoding if len(timers) > ENCODE_SLICE else nullcontext():
+            await _encode(timers, at_ms, executes, statuses)
+        await self._give_up(timeouts, at_ms, results)
+        await _report(reports, at_ms, commands)
         with translated(shard):
             async with asyncio.timeout(CALL_S):
                 try:
-                    # Nothing in here waits for a broker: no shard holds up another.
-                    async with self._encoding if len(timers) > ENCODE_SLICE else nullcontext():
-                        await _encode(timers, at_ms, executes, statuses)
-                    await self._give_up(timeouts, at_ms, results)
-                    await _report(reports, at_ms, commands)
                     await _send(*parts)
                     moved = await producer.send(
                         topics.wheel_cursor,
