@@ -9,6 +9,8 @@ import sys
 
 import structlog
 
+from schemas.printable import printable
+
 PREFIX = "[POD_AUTOMATION]"
 
 # Libraries that tell of every reconnection while a broker is away: a thousand lines a minute.
@@ -57,7 +59,8 @@ def _line(
     at, level, text = event.pop("timestamp"), event.pop("level"), event.pop("event")
     trace = event.pop("exception", None)
     fields = "".join(f" {key}={_value(value)}" for key, value in event.items())
-    line = f"{PREFIX} {at} {level:<7} {_safe(str(text))}{fields}"
+    # A library's words may quote anything.
+    line = f"{PREFIX} {at} {level:<7} {printable(str(text))}{fields}"
     return f"{line}\n{trace}" if trace else line
 
 
@@ -65,10 +68,3 @@ def _value(value: object) -> str:
     text = str(value)
     plain = text.isprintable() and not any(c in " \"='" for c in text)
     return text if text and plain else repr(text)
-
-
-def _safe(text: str) -> str:
-    # A library's words may quote anything.
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

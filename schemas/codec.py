@@ -13,6 +13,7 @@ import orjson
 
 from schemas.events import EngagementType, Event, PodCommand, StatusName
 from schemas.ids import execute_event_id, status_event_id, timeout_event_id
+from schemas.printable import printable
 from schemas.times import EARLIEST_MS, LATEST_MS, millis, moment, rfc3339
 
 MAX_REASON_CHARS = 300
@@ -41,8 +42,7 @@ class InvalidEvent(ValueError):  # noqa: N818 - the name that the contract gives
 
     def __init__(self, reason: str) -> None:
         # Shortened before and after: what is quoted may be a megabyte, and escapes make it longer.
-        safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in _shortened(reason))
-        self.reason = _shortened(safe)
+        self.reason = _shortened(printable(_shortened(reason)))
         super().__init__(self.reason)
 
 

@@ -22,12 +22,13 @@ from pod_automation.dead_letters.showing import (
     letter_lines,
 )
 from pod_automation.dead_letters.text import as_json as safe_json
-from pod_automation.dead_letters.text import safe, shortened
+from pod_automation.dead_letters.text import shortened
 from scheduler.adapters.postgres_replays import PostgresReplays
 from scheduler.errors import EngineError
 from scheduler.migrations import check_schema
 from scheduler.settings import Settings
 from scheduler.tasks import end_if_cancelled
+from schemas.printable import printable
 
 CHUNK_LETTERS = 200
 CHUNK_BYTES = 8 << 20
@@ -66,7 +67,7 @@ async def print_letter(
             found = page[-1]
     if found is None:
         error(
-            f"no dead letter {safe(letter_id)} in {letters.topic}:"
+            f"no dead letter {printable(letter_id)} in {letters.topic}:"
             " `pod-automation dead-letters list --all` names them all"
         )
         return ExitCode.NO
@@ -223,7 +224,7 @@ class _Done:
         else:
             self._print()
         for name, why in list(self.problems.items())[:MAX_NAMED]:
-            error(f"{safe(name)}: {safe(why)}")
+            error(f"{printable(name)}: {printable(why)}")
         if (more := len(self.problems) - MAX_NAMED) > 0:
             error(f"and {more:,} more")
         if self.unmarked:

@@ -8,11 +8,11 @@ from pod_automation.dead_letters.letter import Letter
 from pod_automation.dead_letters.text import (
     content,
     json_bytes,
-    safe,
     safe_bytes,
     shortened,
 )
 from scheduler.adapters.postgres_replays import Replay
+from schemas.printable import printable
 from schemas.times import EARLIEST_MS, LATEST_MS, rfc3339
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def entries_table(
         # Text, since rich would take brackets in a letter for markup.
         made.add_row(
             Text(time_of(each.at_ms)),
-            Text(safe(each.id)),
-            Text(shortened(safe(each.reason), REASON_CHARS) + copies),
+            Text(printable(each.id)),
+            Text(shortened(printable(each.reason), REASON_CHARS) + copies),
             Text(shortened(safe_bytes(each.key), KEY_CHARS)),
             Text(f"{each.size:,}"),
             Text(_times(each.id, replays)),
@@ -134,15 +134,15 @@ def letter_lines(
     if letter.source is not None:
         topic, partition, offset = letter.source
         yield _field("came from", f"{topic}, partition {partition}, offset {offset}")
-    yield _field("reason", safe(letter.reason))
+    yield _field("reason", printable(letter.reason))
     yield _field("replayed", _replayed(letter.id, replays))
     if why_not is not None:
         yield _field("cannot be replayed", why_not)
     yield _field("key", _bounded(letter.key, full=full))
     for number, (name, data) in enumerate(letter.headers):
-        yield _field("" if number else "headers", f"{safe(name)}: {_bounded(data, full=full)}")
+        yield _field("" if number else "headers", f"{printable(name)}: {_bounded(data, full=full)}")
     for number, each in enumerate(letter.history):
-        text = f"attempt {each.attempt}  {safe(each.at)}  {safe(each.error or '-')}"
+        text = f"attempt {each.attempt}  {printable(each.at)}  {printable(each.error or '-')}"
         yield _field("" if number else "history", text)
     if letter.value is None:
         yield _field("value", "(none: a tombstone)")
@@ -181,4 +181,4 @@ def _replayed(letter_id: str, replays: Replays) -> str:
         return "never"
     times = "once" if found.replays == 1 else f"{found.replays:,} times, the last time"
     where = f"{found.topic}, partition {found.partition}, offset {found.offset}"
-    return f"{times} at {time_of(found.at_ms)}, to {safe(where)}"
+    return f"{times} at {time_of(found.at_ms)}, to {printable(where)}"

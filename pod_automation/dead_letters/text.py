@@ -7,20 +7,14 @@ from typing import Any
 
 import orjson
 
+from schemas.printable import printable
+
 HEX_COLUMNS = 16
-
-
-def safe(text: str) -> str:
-    """`text` with everything escaped that is not printable: controls, line ends, marks that turn
-    the direction of writing, lone surrogates."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def safe_bytes(data: bytes | None) -> str:
     """`data` as UTF-8, likewise; what is none is escaped too."""
-    return "(none)" if data is None else safe(data.decode(errors="backslashreplace"))
+    return "(none)" if data is None else printable(data.decode(errors="backslashreplace"))
 
 
 def shortened(text: str, chars: int) -> str:
@@ -65,7 +59,7 @@ def _pretty(value: bytes) -> str | None:
 def _lines(text: str, limit: int | None) -> Iterator[str]:
     shown = text if limit is None else text[:limit]
     for line in shown.split("\n"):
-        yield safe(line)
+        yield printable(line)
     if len(shown) < len(text):
         yield f"... and {len(text) - len(shown):,} characters more (--full)"
 

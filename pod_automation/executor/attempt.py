@@ -17,6 +17,7 @@ from scheduler.tasks import end_if_cancelled
 from schemas.events import EngagementExecuted
 from schemas.events import Outcome as Outcomes
 from schemas.ids import result_event_id
+from schemas.printable import printable
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +88,7 @@ def error_text(error: BaseException) -> str:
     if not isinstance(error, Retry | Permanent):
         text = f"{type(error).__name__}: {text}" if text else type(error).__name__
     # Cut before and after: it may be a megabyte, and escapes make it longer.
-    safe = (c if c.isprintable() else ascii(c)[1:-1] for c in text[:MAX_ERROR_CHARS])
-    return "".join(safe)[:MAX_ERROR_CHARS]
+    return printable(text[:MAX_ERROR_CHARS])[:MAX_ERROR_CHARS]
 
 
 class Attempts:

@@ -24,10 +24,11 @@ from pod_automation.dead_letters.showing import (
     letter_json,
     letter_lines,
 )
-from pod_automation.dead_letters.text import as_json, content, safe
+from pod_automation.dead_letters.text import as_json, content
 from scheduler.adapters.postgres_replays import Replay
 from scheduler.settings import load_settings
 from schemas.headers import dead_letter_headers
+from schemas.printable import printable
 
 NOW_MS = 1_795_507_200_000
 HOSTILE = "\x1b]0;gone\x07\x9b31m\u202e[bold]\r\n\x7f"
@@ -263,8 +264,8 @@ def test_values_are_shown_as_what_they_are() -> None:
 
 
 def test_safe_leaves_what_can_be_printed() -> None:
-    assert safe("grün [x] \N{SNOWMAN}") == "grün [x] \N{SNOWMAN}"
-    assert safe("\ud800") == r"\ud800"
+    assert printable("grün [x] \N{SNOWMAN}") == "grün [x] \N{SNOWMAN}"
+    assert printable("\ud800") == r"\ud800"
 
 
 def test_a_letter_that_stands_there_twice_is_one() -> None:
