@@ -238,14 +238,20 @@ class World(ShardWorld):
                 self.append(RESULTS, b"\xff")
         if self._held and self.rng.random() < 0.2:
             self.append(RESULTS, self._held.pop(self.rng.randrange(len(self._held))))
-        # What the dispatcher has published as timed out stands in the same log.
+        self.log_timeouts()
+        while self.reported < len(self.reports):
+            self.append(COMMANDS, codec.encode(self.reports[self.reported]))
+            self.reported += 1
+
+    def log_timeouts(self) -> None:
+        """What the dispatcher has published as timed out stands in the log of results.
+
+        Whoever reads that log calls this first: a record has its offset once it is committed.
+        """
         while self.timed_out < len(self.kafka.timeouts):
             fired = self.kafka.timeouts[self.timed_out]
             self.timed_out += 1
             self.append(RESULTS, self.answer(fired.timer, outcome="failed", error="no result"))
-        while self.reported < len(self.reports):
-            self.append(COMMANDS, codec.encode(self.reports[self.reported]))
-            self.reported += 1
 
     @property
     def quiet(self) -> bool:

@@ -55,13 +55,9 @@ class WorldLog:
         world = self._world
         if topic == STATUSES:
             return list(enumerate(world.kafka._statuses))
-        log = [(record.offset, record.value) for record in world.logs[topic]]
         if topic == RESULTS:
-            # Published by the dispatcher; the world puts it into the log a moment later.
-            for fired in world.kafka.timeouts[world.timed_out :]:
-                offset = log[-1][0] + 1 if log else 0
-                log.append((offset, world.answer(fired.timer, outcome="failed")))
-        return log
+            world.log_timeouts()
+        return [(record.offset, record.value) for record in world.logs[topic]]
 
     async def cursors(self, shards: Sequence[int]) -> Mapping[int, WheelCursor | None]:
         cursors = self._world.kafka.cursors
