@@ -6,10 +6,12 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.markdown import Markdown
 
 from bench import (
     drain,
@@ -25,20 +27,29 @@ from bench import (
     rolling,
     wheel,
 )
+from bench import publish as publishing
 from bench.harness import Benchmark, prepared
 from bench.peers import measure as peers
-from bench.results import Figure, commit, report, table, write
+from bench.publish import RESULTS, publish
+from bench.results import OURS, Figure, commit, report, table, write
 from pod_automation.cli.loop import run
 
-SPEED = (ingest, drain, memory, idle, lateness, rebuild)
-PUNCTUALITY = (handover, restarts, rolling)
-"""Mostly waiting for sessions to run out: only on demand."""
+WHOLE: Mapping[str, Benchmark] = {
+    **{
+        module.__name__.removeprefix("bench."): module.run
+        for module in (limits, wheel, ingest, drain, memory, idle, lateness, rebuild)
+    },
+    "peers": peers.run,
+}
+"""What a run without names measures."""
 
-BENCHMARKS: dict[str, Benchmark] = {
+ON_DEMAND: Mapping[str, Benchmark] = {
     module.__name__.removeprefix("bench."): module.run
-    for module in (*SPEED, wheel, limits, reconcile, *PUNCTUALITY)
-} | {"peers": peers.run}
-RESULTS = Path(__file__).with_name("results.json")
+    # The last three mostly wait for sessions to run out.
+    for module in (reconcile, handover, restarts, rolling)
+}
+BENCHMARKS = {**WHOLE, **ON_DEMAND}
+PART = Path(__file__).with_name("part.json")
 
 console = Console(stderr=True, highlight=False)
 
@@ -47,25 +58,38 @@ def main() -> int:
     """The exit code: 130 after Ctrl-C, when nothing is left running either."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", help=f"which of {', '.join(BENCHMARKS)}; by default the first six"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which of {', '.join(BENCHMARKS)}; by default all up to {list(WHOLE)[-1]}",
     )
-    parser.add_argument("--quick", action="store_true", help="less of each, under three minutes")
+    parser.add_argument("--quick", action="store_true", help="less of each")
     parser.add_argument(
-        "--json", type=Path, default=RESULTS, metavar="FILE", help="default %(default)s"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help=f"default bench/{RESULTS.name}, with tables and pictures in docs/; of some benchmarks,"
+        f" or of quick ones, bench/{PART.name} alone",
     )
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - BENCHMARKS.keys():
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
     # New topics without a leader yet, told of partition by partition.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    names = chosen.names or list(WHOLE)
+    whole = names == list(WHOLE) and not chosen.quick
+    file = chosen.json or (RESULTS if whole else PART)
     try:
-        run(_measure(chosen.names or list(BENCHMARKS)[: len(SPEED)], chosen.quick, chosen.json))
+        found = run(_measure(names, chosen.quick, file))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
+    if file == RESULTS:
+        publish(found)
+        console.print("tables and pictures are in README.md, docs/benchmarks.md, docs/benchmarks/")
     return 0
 
 
-async def _measure(names: Sequence[str], quick: bool, file: Path) -> None:
+async def _measure(names: Sequence[str], quick: bool, file: Path) -> Mapping[str, Any]:
     task = asyncio.current_task()
     assert task is not None
     # What `kill` sends ends it as Ctrl-C does: the processes we started end first.
@@ -78,13 +102,23 @@ async def _measure(names: Sequence[str], quick: bool, file: Path) -> None:
     # At the start: whoever works on beside it commits meanwhile.
     measured = await commit()
     figures: list[Figure] = []
+    found: Mapping[str, Any] = {}
     async with prepared(quick, say) as bench:
+        versions = await bench.versions()
         for name in names:
             figures += await BENCHMARKS[name](bench)
-        found = report(figures, await bench.versions(), measured)
-    write(file, found)
-    Console().print(table(figures))
+            # After each: what was measured in an hour is not lost by what comes last.
+            found = report(figures, versions, measured)
+            write(file, found)
+    shown = Console()
+    shown.print(table([each for each in figures if each.who == OURS]))
+    if len({each.who for each in figures}) > 1:
+        shown.print(table([each for each in figures if each.who != OURS]))
+    for text in (publishing.peers(found), publishing.wanted(found), publishing.limits(found)):
+        if text.count("\n") > 1:
+            shown.print(Markdown(text))
     say(f"written to {file}")
+    return found
 
 
 if __name__ == "__main__":

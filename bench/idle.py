@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psutil  # type: ignore[import-untyped]
 
 from bench.harness import Bench
 from bench.load import World, far_away
-from bench.results import MIB, Figure
+from bench.meter import seconds_of
+from bench.results import IDLE, MIB, RESIDENT, Figure
 
 GOAL_PERCENT = 2
 SETTLED_S = 5
@@ -24,32 +25,49 @@ async def run(bench: Bench) -> Sequence[Figure]:
         async with site.process("dispatcher") as dispatcher:
             await dispatcher.said("shard taken", len(site.shards))
             await asyncio.sleep(SETTLED_S)
-            process = psutil.Process(dispatcher.pid)
+            async with site.process("worker") as worker:
+                await worker.said("partitions assigned")
+                await asyncio.sleep(SETTLED_S)
+                parts = {"dispatcher": dispatcher.pid, "worker": worker.pid, **bench.pids}
 
-            async def share() -> float:
-                used, began = process.cpu_times(), time.monotonic()
-                await asyncio.sleep(seconds)
-                now = process.cpu_times()
-                spent = now.user + now.system - used.user - used.system
-                return float(100 * spent / (time.monotonic() - began))
+                async def share() -> dict[str, float]:
+                    used, began = _seconds(parts), time.monotonic()
+                    await asyncio.sleep(seconds)
+                    now, over = _seconds(parts), time.monotonic() - began
+                    return {name: 100 * (now[name] - used[name]) / over for name in parts}
 
-            shares = await bench.each_repeat(f"idle dispatcher over {seconds} s", share)
-            memory = process.memory_info().rss / MIB
+                shares = await bench.each_repeat(f"idle for {seconds} s", share)
+            memory = psutil.Process(dispatcher.pid).memory_info().rss / MIB
         # None was lost, and none fired early.
         assert await site.pending() == count
+    notes = {"seconds": seconds, "pending": count}
     return [
         Figure(
             name="idle dispatcher",
             unit="% of a core",
-            values=shares,
+            values=[each["dispatcher"] for each in shares],
             goal=GOAL_PERCENT,
             better="less",
-            notes={"seconds": seconds, "pending": count},
+            notes=notes,
+        ),
+        Figure(
+            name="idle, all processes and servers",
+            quantity=IDLE,
+            unit="% of a core",
+            values=[sum(each.values()) for each in shares],
+            better="less",
+            notes={**notes, "parts": shares},
         ),
         Figure(
             name="idle dispatcher, resident memory",
+            quantity=RESIDENT,
             unit="MiB",
             values=[memory],
-            notes={"pending": count},
+            better="less",
+            notes=notes,
         ),
     ]
+
+
+def _seconds(parts: Mapping[str, int]) -> dict[str, float]:
+    return {name: seconds_of(pid) for name, pid in parts.items()}

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from bench.harness import Bench
 from bench.load import PER_POST, World, publish
 from bench.meter import Spent
-from bench.results import Figure
+from bench.results import SCHEDULE, Figure
 from bench.site import Process, Site
 from scheduler.adapters.kafka_consumer import reading
 
@@ -23,6 +23,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
     return [
         Figure(
             name="ingest",
+            quantity=SCHEDULE,
             unit="timers/s",
             values=[rate for rate, _, _ in found],
             goal=GOAL,

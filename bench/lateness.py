@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from bench.harness import Bench
 from bench.load import World, far_away, insert, total
-from bench.results import Figure
+from bench.results import Figure, lateness_at
 from bench.site import Site
 from scheduler.adapters.kafka_consumer import reading
 from schemas.codec import decode
@@ -17,7 +17,9 @@ from schemas.events import ExecuteEngagement
 from schemas.times import millis
 
 RATES = (200, 2000)
-PENDING = 100_000
+PENDING, FEW = 1_000_000, 100_000
+"""Timers that wait beside, and in a quick run."""
+
 SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 LEAD_S = 2
@@ -32,11 +34,11 @@ Late = tuple[list[int], list[int]]
 
 async def run(bench: Bench) -> Sequence[Figure]:
     """Timers due at random times at a steady rate, others waiting beside them; one dispatcher."""
-    seconds = bench.of(20, 6)
+    seconds, pending = bench.of(20, 6), bench.of(PENDING, FEW)
     figures: list[Figure] = []
     async with bench.site() as site:
         world = World()
-        await site.open_wheels(world.timers(PENDING, len(site.shards), *far_away()))
+        await site.open_wheels(world.timers(pending, len(site.shards), *far_away()))
         async with site.process("dispatcher") as dispatcher:
             await dispatcher.said("shard taken", len(site.shards))
             for rate in RATES:
@@ -46,12 +48,17 @@ async def run(bench: Bench) -> Sequence[Figure]:
                     heard = [quantile(late, share) for _, late in found]
                     figures.append(
                         Figure(
-                            name=f"lateness at {rate:,}/s, {name}",
+                            name=lateness_at(rate, name),
+                            quantity=lateness_at(rate, name),
                             unit="ms",
                             values=[quantile(late, share) for late, _ in found],
                             better="less",
-                            notes={"seconds": seconds, "pending": PENDING}
-                            | {"until read by a consumer, ms": heard},
+                            notes={
+                                "seconds": seconds,
+                                "pending": pending,
+                                "earliest, ms": [late[0] for late, _ in found],
+                                "until read by a consumer, ms": heard,
+                            },
                         )
                     )
     return figures

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from bench.harness import SERVERS, Bench, server_of
 from bench.load import Shards, World, far_away, total
-from bench.results import Figure
+from bench.results import Figure, size_at
 from bench.site import remove_keys
 from pod_automation.processes import token
 from pod_automation.stack import EmbeddedStack, MissingPackageError
@@ -26,7 +26,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
     for size in sizes:
         bench.say(f"making {size:,} timers")
         timers = World().timers(size, SHARDS, *far_away())
-        figures += [await _on(bench, bench.servers[SERVERS[1]], timers)]
+        figures += [await _on(bench, bench.servers[SERVERS[1]], timers, size_at(size))]
         if not bench.pids:
             continue  # the servers are not ours
         stack = EmbeddedStack(bench.folder / "redis", parts=["redis"], redis_server="redis")
@@ -38,12 +38,13 @@ async def run(bench: Bench) -> Sequence[Figure]:
     return figures
 
 
-async def _on(bench: Bench, url: str, timers: Shards) -> Figure:
+async def _on(bench: Bench, url: str, timers: Shards, quantity: str = "") -> Figure:
     async with Redis.from_url(url) as redis:
         server = " ".join(server_of(await redis.info("server")))
         what = f"memory of {total(timers):,} timers in {server}"
         return Figure(
             name=f"{total(timers):,} pending, {server}",
+            quantity=quantity,
             unit="bytes/timer",
             values=await bench.each_repeat(what, partial(_once, redis, url, timers)),
             goal=GOAL,

@@ -23,12 +23,37 @@ PACKAGES = (
 MIB = 1 << 20
 
 
+OURS = "pod-automation"
+
+# What others are measured at too.
+WHEEL_SCHEDULE = "schedule into the wheel"
+SCHEDULE = "schedule"
+FIRE = "fire"
+IDLE = "idle"
+RESIDENT = "resident memory"
+
+
+def size_at(count: int) -> str:
+    """The quantity: what a timer takes where so many are pending."""
+    return f"bytes a timer at {count:,}"
+
+
+def lateness_at(rate: int, share: str) -> str:
+    """The quantity: a percentile of lateness where so many timers a second fall due."""
+    return f"lateness at {rate:,}/s, {share}"
+
+
 class Figure(Struct, frozen=True, kw_only=True):
-    """One measured quantity: a value for each repeat, and the goal it is held against."""
+    """One measured quantity: a value for each repeat, and the goal it is held against.
+
+    What others are measured at too has a `quantity`, the same for all, and says `who` it is.
+    """
 
     name: str
     unit: str
     values: Sequence[float]
+    quantity: str = ""
+    who: str = OURS
     goal: float | None = None
     better: Literal["more", "less"] = "more"
     notes: Mapping[str, Any] = {}

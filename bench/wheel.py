@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from bench.harness import SERVERS, Bench
 from bench.load import HOUR_MS, Shards, World, far_away, total
-from bench.results import Figure
+from bench.results import WHEEL_SCHEDULE, Figure
 from bench.site import remove_keys
 from pod_automation.processes import token
 from scheduler.adapters.redis_wheel import MAX_LOAD, RedisWheel
@@ -25,6 +25,8 @@ ADD = 5_000
 
 FILLED_AT_ONCE = 200_000
 AWAIT_MS = HOUR_MS
+
+QUANTITIES = {("schedule", 100_000): WHEEL_SCHEDULE}
 
 GROWTH = 1.3
 """How much slower it may be with the most timers than with the fewest, or the other way round."""
@@ -47,7 +49,13 @@ async def run(bench: Bench) -> Sequence[Figure]:
                 name = f"wheel {what}, {size:,} pending"
                 found = await bench.each_repeat(name, partial(once, some))
                 rates[what].append(
-                    Figure(name=name, unit="timers/s", values=found, notes={"timers": some})
+                    Figure(
+                        name=name,
+                        quantity=QUANTITIES.get((what, size), ""),
+                        unit="timers/s",
+                        values=found,
+                        notes={"timers": some, "pending": size},
+                    )
                 )
         finally:
             await wheels.close()

@@ -20,7 +20,16 @@ from bench.meter import seconds_of
 from bench.peers.catalogue import MILLION, PEERS, Peer, Setup
 from bench.peers.install import NotInstalledError, installed
 from bench.peers.protocol import Driver, DriverError, Fired, driver
-from bench.results import MIB, Figure
+from bench.results import (
+    FIRE,
+    IDLE,
+    MIB,
+    RESIDENT,
+    SCHEDULE,
+    Figure,
+    lateness_at,
+    size_at,
+)
 
 DATABASE = "bench_peer"
 
@@ -91,12 +100,12 @@ class _Trial:
 
         await self._repeat("schedule", once)
         return [
-            self._figure("schedule", "timers/s", rates, "more", timers=count),
+            self._figure(SCHEDULE, "timers/s", rates, "more", timers=count),
             self._size(sizes, count),
         ]
 
     def _size(self, values: Sequence[float], count: int) -> Figure:
-        return self._figure(f"bytes a timer at {count:,}", "bytes", values, "less", timers=count)
+        return self._figure(size_at(count), "bytes", values, "less", timers=count)
 
     async def _firing(self, count: int, seconds: float) -> Figure:
         """`seconds` is what scheduling them takes."""
@@ -114,7 +123,7 @@ class _Trial:
 
         await self._repeat("fire", once)
         rates = [each.a_second for each in found]
-        return self._figure("fire", "timers/s", rates, "more", timers=count)
+        return self._figure(FIRE, "timers/s", rates, "more", timers=count)
 
     async def _waiting(self, count: int) -> list[Figure]:
         """Idle, and punctual, beside timers that are hours away."""
@@ -122,6 +131,7 @@ class _Trial:
         pending = MILLION if many else count
         async with self._driver() as made:
             before = await self._bytes()
+            self.bench.say(f"{self.peer.title}, {self.setup.name}: filling with {pending:,}")
             await made.schedule(pending, *far_away())
             size = (await self._bytes() - before) / pending
             await made.work()
@@ -146,8 +156,8 @@ class _Trial:
         root = psutil.Process(made.pid)
         memory = sum(each.memory_info().rss for each in (root, *root.children(recursive=True)))
         return [
-            self._figure("idle", "% of a core", shares, "less", pending=pending),
-            self._figure("resident memory", "MiB", [memory / MIB], "less", pending=pending),
+            self._figure(IDLE, "% of a core", shares, "less", pending=pending),
+            self._figure(RESIDENT, "MiB", [memory / MIB], "less", pending=pending),
         ]
 
     async def _punctuality(self, made: Driver, rate: int, pending: int) -> list[Figure]:
@@ -165,7 +175,7 @@ class _Trial:
         await self._repeat(f"lateness at {rate:,}/s", once)
         return [
             self._figure(
-                f"lateness at {rate:,}/s, {name}",
+                lateness_at(rate, name),
                 "ms",
                 [quantile(each, share) for each in found],
                 "less",
@@ -187,6 +197,8 @@ class _Trial:
     ) -> Figure:
         return Figure(
             name=f"{self.peer.title} {self.peer.version}, {self.setup.name}: {what}",
+            quantity=what,
+            who=f"{self.peer.title}, {self.setup.name}",
             unit=unit,
             values=values,
             better="less" if better == "less" else "more",

@@ -1,0 +1,196 @@
+"""`python -m bench.publish [--check]`: the last whole run, into the README and docs/benchmarks.md.
+
+What stands between two marks, `<!-- bench: NAME -->` and `<!-- bench: end -->`, is made from
+bench/results.json; the pictures go to docs/benchmarks/.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import orjson
+from msgspec import convert
+
+from bench.comparison import early, goals, rows, shares
+from bench.results import OURS, Figure, short
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results.json"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PICTURES = ROOT / "docs" / "benchmarks"
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+MARKED = re.compile(r"(<!-- bench: (?!end)([\w-]+) -->\n).*?(<!-- bench: end -->)", re.DOTALL)
+
+
+def main() -> int:
+    """The exit code: 1 where `--check` finds a page that is not of the last run."""
+    parser = argparse.ArgumentParser(prog="python -m bench.publish", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, say what is stale")
+    check = parser.parse_args().check
+    if not RESULTS.exists():
+        print(f"{RESULTS} is not there: run `make bench` first", file=sys.stderr)
+        return 1
+    found = orjson.loads(RESULTS.read_bytes())
+    stale = [page for page in PAGES if page.read_text("utf-8") != rendered(page, found)]
+    if check:
+        for page in stale:
+            print(f"{page} is not of the last run: python -m bench.publish", file=sys.stderr)
+        return 1 if stale else 0
+    publish(found)
+    return 0
+
+
+def publish(found: Mapping[str, Any]) -> None:
+    """Write what `found`, a report, says into the pages, and draw it."""
+    from bench.plots import draw  # dear to load, and not needed to check
+
+    for page in PAGES:
+        page.write_text(rendered(page, found), "utf-8")
+    figures = figures_of(found)
+    draw(PICTURES, figures, rows(figures), shares(figures))
+
+
+def rendered(page: Path, found: Mapping[str, Any]) -> str:
+    """`page` with its marked parts made anew."""
+
+    def part(match: re.Match[str]) -> str:
+        return f"{match[1]}{PARTS[match[2]](found)}\n{match[3]}"
+
+    return MARKED.sub(part, page.read_text("utf-8"))
+
+
+def figures_of(found: Mapping[str, Any]) -> list[Figure]:
+    """The figures of a report."""
+    return convert(found["figures"], list[Figure])
+
+
+def machine(found: Mapping[str, Any]) -> str:
+    """Where, when and with what it was measured."""
+    where, versions = found["machine"], dict(found["versions"])
+    names = ", ".join(f"{name} {number}" for name, number in versions.items())
+    date = found["date"].partition("T")[0]
+    return (
+        f"{where['processor']}, {where['cores']} cores for the engine and all servers together,"
+        f" {where['memory_gib']} GiB, {where['system']}. {names}."
+        f" {date}, commit {found['commit']}, `{found['command']}`; medians of three."
+    )
+
+
+def peers(found: Mapping[str, Any]) -> str:
+    """Ours and everybody's, a row a quantity."""
+    compared = [row for row in rows(figures_of(found)) if row.peers]
+    titles = list(dict.fromkeys(title for row in compared for title in row.peers))
+    lines = []
+    for row in compared:
+        best = row.best
+        ahead = "" if best is None else f"{_times(row.ahead_of(best))} ({best})"
+        others = [_cell(row.peers.get(title)) for title in titles]
+        unit = f", {row.ours.unit}" if row.ours.unit.partition("/")[0] not in row.quantity else ""
+        lines.append([f"{row.quantity}{unit}", f"**{_cell(row.ours)}**", *others, ahead])
+    return _table(["", OURS, *titles, "ahead of the nearest"], "l" + "r" * (len(titles) + 2), lines)
+
+
+def wanted(found: Mapping[str, Any]) -> str:
+    """The goals, and how far each was reached."""
+    return _table(
+        ["", "against", "wanted", "found", ""],
+        "llrrl",
+        [
+            [
+                each.quantity,
+                each.peer,
+                f"{each.wanted:g}{TIMES}",
+                _times(each.found),
+                _verdict(each.reached),
+            ]
+            for each in goals(rows(figures_of(found)))
+        ],
+    )
+
+
+def limits(found: Mapping[str, Any]) -> str:
+    """What we reach of what the servers can."""
+    return _table(
+        ["", "ours", "the servers alone", "", "share"],
+        "lrrlr",
+        [
+            [
+                each.quantity,
+                *(short(each.ours), short(each.limit)),
+                f"{each.limit_is}, {each.unit}",
+                f"{each.share:.0%}",
+            ]
+            for each in shares(figures_of(found))
+        ],
+    )
+
+
+def ours(found: Mapping[str, Any]) -> str:
+    """All figures of the engine, with their spread."""
+    return _spread([each for each in figures_of(found) if each.who == OURS])
+
+
+def theirs(found: Mapping[str, Any]) -> str:
+    """All figures of the others, in both setups, with their spread."""
+    return _spread([each for each in figures_of(found) if each.who != OURS])
+
+
+def processor(found: Mapping[str, Any]) -> str:
+    """Whose processor time a timer takes, where it was metered."""
+    metered = {
+        each.name: each.notes["processor"]
+        for each in figures_of(found)
+        if "processor" in each.notes
+    }
+    parts = dict.fromkeys(part for spent in metered.values() for part in spent[0]["us_a_timer"])
+    parts.pop("bench", None)
+    lines = []
+    for name, spent in metered.items():
+        medians = [median(each["us_a_timer"].get(part, 0.0) for each in spent) for part in parts]
+        lines.append([name, *(f"{each:.1f}" if each else "" for each in medians)])
+    return _table(["µs a timer", *parts], "l" + "r" * len(parts), lines)
+
+
+PARTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    each.__name__: each for each in (machine, peers, wanted, limits, ours, theirs, processor)
+}
+
+
+def _spread(figures: Sequence[Figure]) -> str:
+    lines = []
+    for each in figures:
+        spread = f"{short(min(each.values))} to {short(max(each.values))}"
+        sign = "≥" if each.better == "more" else "≤"
+        goal = "" if each.goal is None else f"{sign} {each.goal:,g}: {_verdict(each.reached)}"
+        lines.append([each.name, short(each.median), spread, each.unit, goal])
+    return _table(["", "median", "range", "unit", "goal"], "lrrll", lines)
+
+
+def _verdict(reached: bool | None) -> str:
+    return "reached" if reached else "**missed**"
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    return short(figure.median) + ("†" if early(figure) else "")
+
+
+def _times(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:,.0f}{TIMES}" if ratio >= 10 else f"{ratio:.2g}{TIMES}"
+
+
+def _table(head: Sequence[str], aligned: str, lines: Sequence[Sequence[str]]) -> str:
+    """Markdown; `aligned` has an l or an r a column."""
+    ruler = ["---" if each == "l" else "--:" for each in aligned]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ruler, *lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
