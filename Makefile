@@ -88,7 +88,7 @@ stack: $(VENV)/.embedded ## Kafka, Valkey and PostgreSQL in the foreground, to d
 	@exec $(BIN)/pod-automation stack $(ARGS)
 
 ##@ Develop
-.PHONY: test check format fuzz bench torture nightly
+.PHONY: test check format fuzz bench bench-quick torture nightly
 # Most of a test is waiting for servers. Each of the two processes starts servers of its own, and takes
 # whole files, which share what is dear to make.
 test: $(VENV)/.test ## Run the tests, e.g. make test ARGS="tests/unit -x"
@@ -121,8 +121,11 @@ nightly: $(VENV)/.test ## What is too long for each run: the long tests, 100,000
 	$(MAKE) --no-print-directory fuzz
 	$(PY) -m tests.torture --rounds 22 --seed $$(date +%j)
 
-bench: $(VENV)/.dev ## Run the benchmarks
+bench: $(VENV)/.dev ## Measure all, beside every peer that can be had here; an hour
 	@exec $(PY) -m bench $(ARGS)
+
+bench-quick: $(VENV)/.dev ## Has a change made it slower? Under three minutes
+	@exec $(PY) -m bench.guard $(ARGS)
 
 ##@ Release
 .PHONY: build wheel-check lock clean

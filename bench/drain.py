@@ -29,7 +29,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
         ("drain, one shard", bench.of(200_000, 40_000), 1),
     ):
         found = await bench.each_repeat(
-            f"{name}, {count:,} timers", partial(_once, bench, count, shards)
+            f"{name}, {count:,} timers", partial(once, bench, count, shards)
         )
         figures.append(
             Figure(
@@ -49,7 +49,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
     return figures
 
 
-async def _once(bench: Bench, count: int, used: int) -> tuple[float, float, Spent]:
+async def once(bench: Bench, count: int, used: int) -> tuple[float, float, Spent]:
     """Timers a second from the first claim to the last commit, and to the last row."""
     async with bench.site() as site:
         now_ms = time.time_ns() // 1_000_000

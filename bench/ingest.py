@@ -19,7 +19,7 @@ GOAL = 20_000
 async def run(bench: Bench) -> Sequence[Figure]:
     """One worker, a topic filled beforehand; from the assignment to the last watermark."""
     events = bench.of(5000, 2000)
-    found = await bench.each_repeat(f"ingest of {events:,} events", lambda: _once(bench, events))
+    found = await bench.each_repeat(f"ingest of {events:,} events", lambda: once(bench, events))
     return [
         Figure(
             name="ingest",
@@ -39,7 +39,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
     ]
 
 
-async def _once(bench: Bench, events: int) -> tuple[float, float, Spent]:
+async def once(bench: Bench, events: int) -> tuple[float, float, Spent]:
     """Timers a second until both stores have them, until all is acked, and the processor time."""
     async with bench.site() as site:
         topic = site.settings.topics.post_detected

@@ -41,31 +41,33 @@ async def run(bench: Bench) -> Sequence[Figure]:
 async def _on(bench: Bench, url: str, timers: Shards, quantity: str = "") -> Figure:
     async with Redis.from_url(url) as redis:
         server = " ".join(server_of(await redis.info("server")))
-        what = f"memory of {total(timers):,} timers in {server}"
-        return Figure(
-            name=f"{total(timers):,} pending, {server}",
-            quantity=quantity,
-            unit="bytes/timer",
-            values=await bench.each_repeat(what, partial(_once, redis, url, timers)),
-            goal=GOAL,
-            better="less",
-        )
+    what = f"memory of {total(timers):,} timers in {server}"
+    return Figure(
+        name=f"{total(timers):,} pending, {server}",
+        quantity=quantity,
+        unit="bytes/timer",
+        values=await bench.each_repeat(what, partial(bytes_a_timer, url, timers)),
+        goal=GOAL,
+        better="less",
+    )
 
 
-async def _once(redis: Redis, url: str, shards: Shards) -> float:
+async def bytes_a_timer(url: str, shards: Shards) -> float:
+    """What a timer takes in wheels of these shards."""
     prefix = f"bench{uuid4().hex[:12]}-"
     wheel = RedisWheel(url, prefix=prefix)
-    before = await used_memory(redis)
-    try:
-        for shard, timers in shards.items():
-            epoch = token()
-            await wheel.take(shard, epoch)
-            for start in range(0, len(timers), MAX_LOAD):
-                await wheel.load(shard, epoch, timers[start : start + MAX_LOAD])
-        return (await used_memory(redis) - before) / total(shards)
-    finally:
-        await wheel.close()
-        await remove_keys(redis, f"{prefix}*")
+    async with Redis.from_url(url) as redis:
+        before = await used_memory(redis)
+        try:
+            for shard, timers in shards.items():
+                epoch = token()
+                await wheel.take(shard, epoch)
+                for start in range(0, len(timers), MAX_LOAD):
+                    await wheel.load(shard, epoch, timers[start : start + MAX_LOAD])
+            return (await used_memory(redis) - before) / total(shards)
+        finally:
+            await wheel.close()
+            await remove_keys(redis, f"{prefix}*")
 
 
 async def used_memory(redis: Redis) -> int:

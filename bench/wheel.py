@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from statistics import median
 from uuid import uuid4
@@ -40,10 +41,8 @@ async def run(bench: Bench) -> Sequence[Figure]:
     figures = [await _limit(bench, url, count)]
     rates: dict[str, list[Figure]] = {"schedule": [], "claim": []}
     for size in sizes:
-        wheels = _Wheels(url)
-        try:
-            bench.say(f"filling the wheels with {size:,} timers")
-            await wheels.fill(size)
+        bench.say(f"filling the wheels with {size:,} timers")
+        async with filled(url, size) as wheels:
             some = min(count, max(size, 40_000))
             for what, once in (("schedule", wheels.schedule), ("claim", wheels.claim)):
                 name = f"wheel {what}, {size:,} pending"
@@ -57,8 +56,6 @@ async def run(bench: Bench) -> Sequence[Figure]:
                         notes={"timers": some, "pending": size},
                     )
                 )
-        finally:
-            await wheels.close()
     for what, found_all in rates.items():
         figures += found_all
         medians = [median(each.values) for each in found_all]
@@ -74,7 +71,18 @@ async def run(bench: Bench) -> Sequence[Figure]:
     return figures
 
 
-class _Wheels:
+@asynccontextmanager
+async def filled(url: str, size: int) -> AsyncIterator["Wheels"]:
+    """Wheels with so many timers that are hours away."""
+    wheels = Wheels(url)
+    try:
+        await wheels.fill(size)
+        yield wheels
+    finally:
+        await wheels.close()
+
+
+class Wheels:
     """The wheels of eight shards, and nobody else in them."""
 
     def __init__(self, url: str) -> None:
