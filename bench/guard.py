@@ -28,7 +28,7 @@ from bench import drain, ingest, memory, wheel
 from bench.harness import SERVERS, Bench, prepared
 from bench.load import World, far_away
 from bench.meter import Spent
-from bench.results import commit, short, write
+from bench.results import commit, short
 from pod_automation.cli.loop import run
 
 BASELINE = Path(__file__).with_name("baseline.json")

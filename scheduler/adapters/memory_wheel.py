@@ -6,6 +6,7 @@ It keeps every promise of the port but durability, and passes the same contract 
 import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,9 @@ from scheduler.errors import FencedError, WheelBehindError, WheelLostError
 from scheduler.policy import OverduePolicy
 from scheduler.ports import NOTHING_BEFORE, Claim, WheelSize, WheelState
 from scheduler.timer import Timer, pack
+
+FEW = 8
+"""So few timers of one pod crowd nobody, however small a batch is."""
 
 
 class _Batch(Struct, frozen=True):
@@ -141,9 +145,13 @@ class MemoryWheel:
                 shard, f"back in time: at batch {state.seq}, committed is {done[0]}"
             )
         self._settle(state, now_ms + await_ms)
-        due = min(limit, bisect_right(state.order, now_ms, key=lambda entry: entry[0]))
-        timers = [state.pending.pop(entry) for entry in state.order[:due]]
-        del state.order[:due]
+        claimed = _fairly(state, now_ms, limit)
+        timers = [state.pending.pop(entry) for entry in claimed]
+        if claimed == state.order[: len(claimed)]:
+            del state.order[: len(claimed)]
+        else:
+            state.order = [entry for entry in state.order if entry in state.pending]
+        due = len(timers)
         late, shift_ms = self._hold(state, timers, now_ms, overdue)
         timers = timers[len(late) :]
         deadlines = sorted(
@@ -312,6 +320,27 @@ class MemoryWheel:
             overdue=batch.overdue,
             shift_ms=batch.shift_ms,
         )
+
+
+def _fairly(state: _Shard, now_ms: int, limit: int) -> list[tuple[int, bytes]]:
+    """What is due, up to `limit`, in its order. In a backlog, pods that have more than a quarter
+    of a batch get a quarter of it together, and what the others leave."""
+    due = state.order[: bisect_right(state.order, now_ms, key=lambda entry: entry[0])]
+    if len(due) <= limit:
+        return due
+    pods = [state.pending[entry].pod_id for entry in due]
+    crowding: set[str] = set()
+    while True:
+        others = [entry for entry, pod in zip(due, pods, strict=True) if pod not in crowding]
+        room = limit - limit // 4 if crowding else limit
+        counts = Counter(state.pending[entry].pod_id for entry in others[:room])
+        more = {pod for pod, count in counts.items() if count > max(limit // 4, FEW)}
+        if len(others) <= room or not more:
+            break
+        crowding |= more
+    claimed = others[:room]
+    left = [entry for entry, pod in zip(due, pods, strict=True) if pod in crowding]
+    return sorted([*claimed, *left[: limit - len(claimed)]])
 
 
 def _next(state: _Shard) -> int | None:

@@ -50,7 +50,7 @@ class RedisWheelView(RedisWheel):
         now, flat, seen = await self._run(
             "find",
             [keys.meta, keys.slots, keys.in_flight, keys.awaited, *waiting_sets(keys)],
-            [keys.slot_prefix, *asked],
+            [keys.slot_prefix, SLOT_MS, *asked],
         )
         return Sighting(
             _meta({flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}),

@@ -15,6 +15,7 @@
 -- A call that takes something away begins with a ZREM, so that it goes through where Redis is full:
 -- it makes about as much room as it needs.
 --@include put.lua
+--@include lanes.lua
 
 local meta = redis.call('HMGET', KEYS[1], 'gen', ARGV[3], 'head')
 if not meta[1] then
@@ -48,6 +49,16 @@ local function left(slot, packed)
   return true
 end
 
+-- Likewise of a lane; asked for only where a timer is not in its slot.
+local function stepped_out(packed)
+  for _, lane in ipairs(lanes_of(KEYS[2])) do
+    if left(lane, packed) then
+      return true
+    end
+  end
+  return false
+end
+
 -- Likewise of those that are held back; asked for only where a timer is not in its slot.
 local any_held = nil
 local function released(packed)
@@ -60,7 +71,7 @@ end
 local in_flight = redis.call('EXISTS', KEYS[3]) == 1
 for i = leave, move - 1, 2 do
   if redis.call('ZREM', KEYS[4], ARGV[i + 1]) == 0 then
-    if left(ARGV[i], ARGV[i + 1]) or released(ARGV[i + 1]) then
+    if left(ARGV[i], ARGV[i + 1]) or stepped_out(ARGV[i + 1]) or released(ARGV[i + 1]) then
       change = change - 1
     elseif in_flight then
       -- Perhaps in the batch: the settling must not await what has been answered by then.
@@ -70,7 +81,7 @@ for i = leave, move - 1, 2 do
 end
 for i = move, come - 1, 4 do
   -- Only from where it waits: what has been claimed by now is on its way, and would be fired again.
-  if left(ARGV[i], ARGV[i + 3]) or released(ARGV[i + 3]) then
+  if left(ARGV[i], ARGV[i + 3]) or stepped_out(ARGV[i + 3]) or released(ARGV[i + 3]) then
     redis.call('ZADD', ARGV[1] .. ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
     redis.call('ZADD', KEYS[2], ARGV[i + 1], ARGV[i + 1])
   end

@@ -1,7 +1,9 @@
 -- Settles the batch that has been committed and claims the next one: due timers leave the slots and
 -- deadlines that have come the awaited ones, and become the shard's one in-flight batch, in one
 -- step, so that a crash can lose neither. Overdue timers leave the slots too, for the held ones: the
--- batch only tells of them.
+-- batch only tells of them. What is due first is claimed first, until more is due than one batch
+-- takes: then a pod that fills more than a quarter of it waits in a lane (lanes.lua), and all lanes
+-- together have a quarter of each batch, and what the others leave.
 -- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held
 -- ARGV: 1 slot prefix, 2 slot width (ms), 3 epoch, 4 gen, 5 done seq, 6 done nonce, 7 nonce, 8 limit,
 --       9 how long the results of the settled batch are awaited (ms), 10 how late a timer must be to
@@ -12,11 +14,14 @@
 --          shift of the backlog (ms; '' without one)}
 --         deadlines have slot -1, overdue timers -2 (to be postponed) or -3 (expired), and in place
 --         of a relative time their own
--- Cost: O((settled + claimed) * log(timers awaited) + log slots)
+-- Cost: O((settled + claimed) * log(timers awaited) + log slots), and in a backlog that is crowded
+--       O(SIFT * limit) besides, once for each timer in it
 --@include own.lua
 --@include next_due.lua
 --@include settle.lua
 --@include hold.lua
+--@include lanes.lua
+--@include claim_fairly.lua
 
 local refused = own(KEYS[1], ARGV[3])
 if refused then
@@ -55,32 +60,36 @@ local room, batch, claimed = tonumber(ARGV[8]), {}, 0
 local overdue, held = {}, {}
 -- What was due before this is overdue; nothing was before 1970.
 local overdue_before = ARGV[10] ~= '' and now - tonumber(ARGV[10]) or 0
-while room > 0 do
-  local slot = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
-  if not slot or slot * slot_ms > now then
-    break
-  end
+
+-- take(slot, count): up to so many due timers leave the slot, the earliest first; returns those of
+-- them that are not overdue ({packed, relative due, ...}), how many left, and whether all did.
+local function take(slot, count)
   local key = slot_prefix .. slot
   local due = redis.call(
-    'ZRANGEBYSCORE', key, '-inf', now - slot * slot_ms, 'WITHSCORES', 'LIMIT', 0, room
+    'ZRANGEBYSCORE', key, '-inf', now - slot * slot_ms, 'WITHSCORES', 'LIMIT', 0, count
   )
   local taken = #due / 2
   if taken > 0 then
     redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
-    room = room - taken
     if slot * slot_ms < overdue_before then
       due = hold(due, slot * slot_ms, overdue_before, overdue, held)
     end
-    if #due > 0 then
-      batch[#batch + 1] = slot
-      batch[#batch + 1] = due
-      claimed = claimed + #due / 2
-    end
   end
-  if redis.call('EXISTS', key) == 1 then
-    break
+  local left = redis.call('EXISTS', key) == 1
+  if not left then
+    redis.call('ZREM', KEYS[2], slot)
   end
-  redis.call('ZREM', KEYS[2], slot)
+  return due, taken, not left
+end
+
+local groups
+groups, room = claim_fairly(KEYS[2], slot_prefix, slot_ms, now, room, seq, take)
+for _, group in ipairs(groups) do
+  if #group[2] > 0 then
+    batch[#batch + 1] = group[1]
+    batch[#batch + 1] = group[2]
+    claimed = claimed + #group[2] / 2
+  end
 end
 
 -- What is due goes first: a deadline can wait, a timer should not.
@@ -102,7 +111,11 @@ if #overdue > 0 then
   local longer = nil
   if not shift then
     -- Since the last batch: one timer that came late must not move all others by as much.
-    longer = now - math.max(tonumber(overdue[2]), last)
+    local earliest = now
+    for i = 2, #overdue, 2 do
+      earliest = math.min(earliest, tonumber(overdue[i]))
+    end
+    longer = now - math.max(earliest, last)
   elseif last > 0 and last < overdue_before then
     -- Another outage before the backlog was over: time has stood still for both.
     longer = tonumber(shift) + now - last
