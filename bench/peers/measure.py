@@ -36,7 +36,7 @@ DATABASE = "bench_peer"
 COUNT, FEW = 100_000, 10_000
 """Timers of one repeat, and of one of a quick run."""
 
-SCHEDULE_S = 8
+SCHEDULE_S = 10
 """A peer that is slower than that at scheduling them gets fewer."""
 
 MANY_A_SECOND = 10_000
@@ -101,11 +101,12 @@ class _Trial:
         await self._repeat("schedule", once)
         return [
             self._figure(SCHEDULE, "timers/s", rates, "more", timers=count),
-            self._size(sizes, count),
+            # Of a slow one with fewer: it takes the same for each.
+            self._size(COUNT, sizes, count),
         ]
 
-    def _size(self, values: Sequence[float], count: int) -> Figure:
-        return self._figure(size_at(count), "bytes", values, "less", timers=count)
+    def _size(self, at: int, values: Sequence[float], count: int) -> Figure:
+        return self._figure(size_at(at), "bytes", values, "less", timers=count)
 
     async def _firing(self, count: int, seconds: float) -> Figure:
         """`seconds` is what scheduling them takes."""
@@ -138,7 +139,7 @@ class _Trial:
             await asyncio.sleep(SETTLED_S)
             idle = await self._idle(made, pending)
             late = [each for rate in RATES for each in await self._punctuality(made, rate, pending)]
-        sizes = [self._size([size], pending)] if many else []
+        sizes = [self._size(MILLION, [size], pending)] if many else []
         return [*sizes, *idle, *late]
 
     async def _idle(self, made: Driver, pending: int) -> list[Figure]:

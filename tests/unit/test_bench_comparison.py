@@ -1,0 +1,120 @@
+"""What a run of the benchmarks says of the engine beside its peers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import to_builtins
+
+from bench import publish
+from bench.comparison import goals, rows, shares
+from bench.guard import Measured, compared
+from bench.results import FIRE, OURS, SCHEDULE, Figure, lateness_at
+
+LATE = lateness_at(200, "p50")
+
+
+def figure(quantity: str, who: str, *values: float, better: Any = "more", **notes: Any) -> Figure:
+    unit = "ms" if quantity == LATE else "timers/s"
+    return Figure(
+        name=f"{who}: {quantity}",
+        quantity=quantity,
+        who=who,
+        unit=unit,
+        values=values,
+        better=better,
+        notes=notes,
+    )
+
+
+@pytest.fixture
+def figures() -> Sequence[Figure]:
+    return [
+        figure(SCHEDULE, OURS, 30, 40, 50),
+        figure(SCHEDULE, "BullMQ, default", 9),
+        figure(SCHEDULE, "BullMQ, best", 10),
+        figure(SCHEDULE, "River, best", 50),
+        figure(FIRE, OURS, 80, **{"timers a transaction": 4}),
+        figure(FIRE, "BullMQ, best", 5),
+        figure(LATE, OURS, 0, better="less"),
+        figure(LATE, "BullMQ, best", 40, better="less", **{"earliest, ms": [0]}),
+        figure(LATE, "Asynq, best", -475, better="less", **{"earliest, ms": [-986]}),
+    ]
+
+
+def test_a_peer_stands_there_at_its_better_setup(figures: Sequence[Figure]) -> None:
+    schedule = rows(figures)[0]
+    assert schedule.ahead_of("BullMQ") == 4
+    assert schedule.best == "River"
+    assert schedule.ahead_of("Celery") is None
+
+
+def test_who_fires_early_is_no_match(figures: Sequence[Figure]) -> None:
+    late = rows(figures)[2]
+    assert late.best == "BullMQ"
+    # 0 ms is not told apart from 1.
+    assert late.ahead_of("BullMQ") == 40
+
+
+def test_goals_are_reached_or_missed(figures: Sequence[Figure]) -> None:
+    found = {(each.quantity, each.peer, each.wanted): each.reached for each in goals(rows(figures))}
+    assert found == {
+        (SCHEDULE, "BullMQ", 3): True,
+        (FIRE, "BullMQ", 8): True,
+        (LATE, "BullMQ", 5): True,
+        (SCHEDULE, "River", 1): False,
+        (FIRE, "BullMQ", 1): True,
+        (LATE, "BullMQ", 1): True,
+    }
+
+
+def test_a_limit_counts_as_we_do(figures: Sequence[Figure]) -> None:
+    limits = [
+        Figure(name="limit: records in batches", unit="records/s", values=[320]),
+        Figure(name="limit: transactions, one after the other", unit="1/s", values=[40]),
+    ]
+    records, transactions = shares([*figures, *limits])
+    assert (records.limit, records.share) == (160, 0.5)
+    assert (transactions.ours, transactions.share) == (20, 0.5)
+
+
+def test_pages_take_what_a_run_found(figures: Sequence[Figure], tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- bench: peers -->\nold\n<!-- bench: end -->\nbehind\n")
+    found = {"figures": [to_builtins(each) for each in figures]}
+    text = publish.rendered(page, found)
+    assert text.startswith("before\n<!-- bench: peers -->\n| ")
+    assert text.endswith("\n<!-- bench: end -->\nbehind\n")
+    assert "| schedule, timers/s | **40** | 10 | 50 |" in text
+    assert "\N{DAGGER}" in text
+    page.write_text(text)
+    assert publish.rendered(page, found) == text
+
+
+def test_every_mark_in_the_docs_has_its_part() -> None:
+    names = [
+        name for page in publish.PAGES for _, name, _ in publish.MARKED.findall(page.read_text())
+    ]
+    assert names
+    assert set(names) <= publish.PARTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "now", "alarming"),
+    [
+        ("cost", 1.2, False),
+        ("cost", 1.3, True),
+        ("rate", 0.7, False),
+        ("rate", 0.6, True),
+        ("size", 1.04, False),
+        ("size", 1.06, True),
+        ("cost", 0.5, False),
+        ("rate", 3.0, False),
+    ],
+)
+def test_the_guard_alarms_for_what_is_worse(kind: Any, now: float, alarming: bool) -> None:
+    (verdict,) = compared(
+        [Measured("x", kind, now), Measured("new", kind, 1)], [Measured("x", kind, 1)]
+    )
+    assert verdict.alarming is alarming
