@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 import time
@@ -74,8 +73,6 @@ def main() -> int:
     chosen = parser.parse_args()
     if unknown := set(chosen.names) - BENCHMARKS.keys():
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
-    # New topics without a leader yet, told of partition by partition.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     names = chosen.names or list(WHOLE)
     whole = names == list(WHOLE) and not chosen.quick
     file = chosen.json or (RESULTS if whole else PART)
@@ -85,7 +82,7 @@ def main() -> int:
         return 130
     if file == RESULTS:
         publish(found)
-        console.print("tables and pictures are in README.md, docs/benchmarks.md, docs/benchmarks/")
+        console.print("tables and pictures are in docs/benchmarks.md and docs/benchmarks/")
     return 0
 
 

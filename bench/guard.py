@@ -28,7 +28,7 @@ from bench import drain, ingest, memory, wheel
 from bench.harness import SERVERS, Bench, prepared
 from bench.load import World, far_away
 from bench.meter import Spent
-from bench.results import commit, short
+from bench.results import commit, short, write
 from pod_automation.cli.loop import run
 
 BASELINE = Path(__file__).with_name("baseline.json")
@@ -153,9 +153,7 @@ def main() -> int:
         return 130
     if save or not BASELINE.exists():
         kept = {"commit": asyncio.run(commit()), "figures": to_builtins(now)}
-        BASELINE.write_bytes(
-            orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        )
+        write(BASELINE, kept)
         console.print(f"stored in {BASELINE}")
         return 0
     stored = orjson.loads(BASELINE.read_bytes())

@@ -1,5 +1,6 @@
 """What every benchmark gets: servers, sites on them, and how much to do."""
 
+import logging
 import os
 import re
 import tempfile
@@ -88,6 +89,8 @@ def server_of(info: Mapping[str, object]) -> tuple[str, str]:
 @asynccontextmanager
 async def prepared(quick: bool, say: Callable[[str], None]) -> AsyncIterator[Bench]:
     """A run on the servers that POD_AUTOMATION_* name, or else on a stack of our own."""
+    # New topics without a leader yet, told of partition by partition.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     repeats = 3
     with tempfile.TemporaryDirectory(prefix="pod-automation-bench-") as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""`python -m bench.publish [--check]`: the last whole run, into the README and docs/benchmarks.md.
+"""`python -m bench.publish [--check]`: the last whole run, into docs/benchmarks.md.
 
 What stands between two marks, `<!-- bench: NAME -->` and `<!-- bench: end -->`, is made from
 bench/results.json; the pictures go to docs/benchmarks/.
@@ -20,7 +20,7 @@ from bench.results import OURS, Figure, short
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results.json"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+PAGES = (ROOT / "docs" / "benchmarks.md",)
 PICTURES = ROOT / "docs" / "benchmarks"
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -1,4 +1,4 @@
-"""The records that pass one suite."""
+"""The records that pass one suite, and the servers behind the wheels that pass another."""
 
 from collections.abc import AsyncIterator
 
@@ -6,6 +6,15 @@ import pytest
 
 from scheduler.adapters.postgres_record import PostgresRecord
 from tests.contract.recording import FullRecord, MemoryStore, PostgresStore, Store
+
+
+@pytest.fixture(params=["memory", "valkey", "redis-6.2"])
+def server(request: pytest.FixtureRequest) -> str | None:
+    """The address of the server that stands behind the wheel; None for the one in memory."""
+    if request.param == "memory":
+        return None
+    name = "new_redis_url" if request.param == "valkey" else "old_redis_url"
+    return str(request.getfixturevalue(name))
 
 
 @pytest.fixture(params=["memory", "postgres"])

@@ -37,15 +37,6 @@ HOUR_MS = 3_600_000
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(params=["memory", "valkey", "redis-6.2"])
-def server(request: pytest.FixtureRequest) -> str | None:
-    """The address of the server that stands behind the wheel; None for the one in memory."""
-    if request.param == "memory":
-        return None
-    name = "new_redis_url" if request.param == "valkey" else "old_redis_url"
-    return str(request.getfixturevalue(name))
-
-
 @pytest.fixture
 async def wheel(server: str | None) -> AsyncIterator[Wheel]:
     """Each wheel, open and empty, owned by EPOCH, at seq 0."""

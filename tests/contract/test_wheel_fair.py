@@ -9,9 +9,7 @@ import pytest
 from msgspec.structs import replace
 from redis.asyncio import Redis
 
-from scheduler.adapters.memory_view import MemoryWheelView
 from scheduler.adapters.redis_keys import ShardKeys
-from scheduler.adapters.redis_view import RedisWheelView
 from scheduler.adapters.redis_wheel import SLOT_MS, RedisWheel
 from scheduler.policy import OverduePolicy
 from scheduler.ports import Claim, Sight, WheelView
@@ -27,7 +25,7 @@ from tests.contract.test_wheel import (
     opened,
     timer,
 )
-from tests.fixtures.redis import flush
+from tests.contract.test_wheel_view import viewed
 
 LIMIT = 40
 CROWD, OTHER, NEXT = (str(uuid4()) for _ in range(3))
@@ -35,29 +33,11 @@ CROWD, OTHER, NEXT = (str(uuid4()) for _ in range(3))
 pytestmark = pytest.mark.timeout(60)
 
 
-@pytest.fixture(params=["memory", "valkey", "redis-6.2"])
-def server(request: pytest.FixtureRequest) -> str | None:
-    """The address of the server that stands behind the wheel; None for the one in memory."""
-    if request.param == "memory":
-        return None
-    name = "new_redis_url" if request.param == "valkey" else "old_redis_url"
-    return str(request.getfixturevalue(name))
-
-
 @pytest.fixture
 async def wheel(server: str | None) -> AsyncIterator[WheelView]:
-    """Each wheel, open and empty; what is left in its server is nothing."""
-    if server is None:
-        twin = MemoryWheelView()
-        await opened(twin)
-        yield twin
-        return
-    prefix = f"t{uuid4().hex}-"
-    view = RedisWheelView(server, prefix=prefix)
-    await opened(view)
-    yield view
-    await view.close()
-    await flush(server, prefix)
+    """Each wheel, open and empty."""
+    async with viewed(server) as view:
+        yield view
 
 
 def burst(count: int, pod: str, at_ms: int) -> list[Timer]:

@@ -1,6 +1,7 @@
 """What every wheel shows to an onlooker."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
@@ -36,22 +37,9 @@ NOWHERE = Sight(waits=False, in_flight=False)
 WAITS = Sight(waits=True, in_flight=False)
 
 
-@pytest.fixture(params=["memory", "valkey", "redis-6.2"])
-def server(request: pytest.FixtureRequest) -> str | None:
-    """The address of the server that stands behind the wheel; None for the one in memory."""
-    if request.param == "memory":
-        return None
-    name = "new_redis_url" if request.param == "valkey" else "old_redis_url"
-    return str(request.getfixturevalue(name))
-
-
-@pytest.fixture
-async def wheel(server: str | None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WheelView]:
-    """Each wheel, open and empty, read in pages of three."""
-    monkeypatch.setattr(memory_view, "PAGE", 3)
-    monkeypatch.setattr(redis_view, "PAGE", 3)
-    monkeypatch.setattr(redis_view, "PAGE_SLOTS", 2)
-    monkeypatch.setattr(redis_view, "COUNTED_SLOTS", 2)
+@asynccontextmanager
+async def viewed(server: str | None) -> AsyncIterator[WheelView]:
+    """A wheel, open and empty; what is left in its server is nothing."""
     if server is None:
         twin = MemoryWheelView()
         await opened(twin)
@@ -63,6 +51,17 @@ async def wheel(server: str | None, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     yield view
     await view.close()
     await flush(server, prefix)
+
+
+@pytest.fixture
+async def wheel(server: str | None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WheelView]:
+    """Each wheel, open and empty, read in pages of three."""
+    monkeypatch.setattr(memory_view, "PAGE", 3)
+    monkeypatch.setattr(redis_view, "PAGE", 3)
+    monkeypatch.setattr(redis_view, "PAGE_SLOTS", 2)
+    monkeypatch.setattr(redis_view, "COUNTED_SLOTS", 2)
+    async with viewed(server) as view:
+        yield view
 
 
 async def placed(wheel: WheelView) -> list[Placed]:
