@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import structlog
 
+from pod_automation.loop import run_to_the_end
 from pod_automation.metrics import Metrics, served
 from pod_automation.reconciling import quick_look
 from scheduler.adapters.kafka_acked import acked
@@ -201,13 +202,4 @@ def serve(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         gc.freeze()
         await main(stop)
 
-    _run_loop(guarded())
-
-
-def _run_loop(main: Coroutine[Any, Any, None]) -> None:
-    try:
-        import uvloop
-    except ImportError:  # not published for this platform; slower, and nothing else
-        asyncio.run(main)
-    else:
-        uvloop.run(main)
+    run_to_the_end(guarded())

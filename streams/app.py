@@ -15,6 +15,7 @@ from aiokafka.errors import IllegalStateError
 from faust.tables.manager import TableManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP, AppT, EventT, Message, StreamT
+from mode.threads import ServiceThread, WorkerThread
 
 from scheduler.adapters import kafka_member
 from scheduler.adapters.kafka_member import METADATA_MAX_AGE_MS, NEVER_MS, heartbeat_ms
@@ -71,7 +72,17 @@ class _RawSchema(faust.Schema):  # type: ignore[type-arg]
         return message.value
 
 
+class _Thread(WorkerThread):
+    """Ends with the process: Faust's own would keep it alive when it does not end by itself."""
+
+    def __init__(self, service: ServiceThread, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
+
+
 class _ConsumerThread(AIOKafkaConsumerThread):
+    Worker = _Thread
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         made = super()._create_worker_consumer(transport)
         made._fetch_max_wait_ms = FETCH_WAIT_MS  # Faust has 1,500, and no setting for it

@@ -167,17 +167,30 @@ class Worker:
         except TimeoutError:
             log.warning("a batch in hand is left unacked: it will come again")
         await self._end_lanes()
-        try:
-            async with asyncio.timeout(LEAVE_S):
-                await leave(self._app)
-        except Exception as error:
-            reason = str(error) or type(error).__name__
-            log.warning("the group could not be left; it will miss this worker", reason=reason)
+        await self._leave()
         starting.cancel()
         await self._app.stop()
         # What was being assigned when the end began has begun meanwhile.
         await self._end_lanes()
         log.info("worker has stopped")
+
+    async def _leave(self) -> None:
+        # A task of its own: where Faust has crashed, its thread may end under this, which cancels
+        # what it was asked for. That is no cancellation of ours, and must not end the stop.
+        leaving = asyncio.create_task(leave(self._app), name="leave")
+        try:
+            await asyncio.wait([leaving], timeout=LEAVE_S)
+            if not leaving.done():
+                reason = f"no answer within {LEAVE_S:g} s"
+            elif leaving.cancelled():
+                reason = "Faust's thread has ended"
+            elif (error := leaving.exception()) is not None:
+                reason = str(error) or type(error).__name__
+            else:
+                return
+        finally:
+            leaving.cancel()
+        log.warning("the group could not be left; it will miss this worker", reason=reason)
 
     async def _deliver(self, record: SourceRecord, generation: int, token: Token) -> bool:
         return await self._lanes[record.topic].put(record, generation, token)

@@ -32,7 +32,7 @@ def worker() -> Worker:
     )
 
 
-async def stopped(monkeypatch: pytest.MonkeyPatch, *failures: Exception) -> list[str]:
+async def stopped(monkeypatch: pytest.MonkeyPatch, *failures: BaseException) -> list[str]:
     events: list[str] = []
 
     async def leave(_app: object) -> None:
@@ -73,6 +73,11 @@ async def test_the_group_is_left_before_the_rest_stops(monkeypatch: pytest.Monke
 
 async def test_it_stops_though_the_group_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await stopped(monkeypatch, RuntimeError("gone")) == ["left", "stopped"]
+
+
+async def test_it_stops_though_fausts_thread_ends_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What was asked of a thread's loop is cancelled when that loop ends.
+    assert await stopped(monkeypatch, asyncio.CancelledError()) == ["left", "stopped"]
 
 
 async def test_what_is_assigned_while_it_stops_does_not_begin(
