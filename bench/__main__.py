@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from bench import (
+    burst,
     drain,
     handover,
     idle,
@@ -24,6 +25,7 @@ from bench import (
     reconcile,
     restarts,
     rolling,
+    soak,
     wheel,
 )
 from bench import publish as publishing
@@ -36,7 +38,7 @@ from pod_automation.cli.loop import run
 WHOLE: Mapping[str, Benchmark] = {
     **{
         module.__name__.removeprefix("bench."): module.run
-        for module in (limits, wheel, ingest, drain, memory, idle, lateness, rebuild)
+        for module in (limits, wheel, ingest, drain, memory, idle, lateness, burst, rebuild, soak)
     },
     "peers": peers.run,
 }

@@ -38,10 +38,10 @@ Shards = Mapping[int, Sequence[Timer]]
 class World:
     """Pods of members who post. Seeded: each run measures the same work."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, *, pods: int = PODS) -> None:
         self._random = Random(seed)
         self._pods = [
-            (self._uuid(), tuple(self._uuid() for _ in range(MEMBERS))) for _ in range(PODS)
+            (self._uuid(), tuple(self._uuid() for _ in range(MEMBERS))) for _ in range(pods)
         ]
 
     def post(self) -> tuple[str, str, tuple[str, ...]]:

@@ -112,15 +112,20 @@ class Site:
 
     async def read(self, topic: str) -> list[ConsumerRecord]:
         """All that a reader of committed records finds in `topic`."""
-        partitions = [TopicPartition(topic, shard) for shard in self.shards]
         records: list[ConsumerRecord] = []
+        await self.each(topic, records.append)
+        return records
+
+    async def each(self, topic: str, take: Callable[[ConsumerRecord], None]) -> None:
+        """Have `take` take each record that a reader of committed records finds in `topic`."""
+        partitions = [TopicPartition(topic, shard) for shard in self.shards]
         async with reading(self.settings.kafka_bootstrap, partitions) as consumer:
             ends = await consumer.end_offsets(partitions)
             await consumer.seek_to_beginning(*partitions)
             while not await _at_end(consumer, ends):
                 for found in (await consumer.getmany(timeout_ms=500)).values():
-                    records += found
-        return records
+                    for record in found:
+                        take(record)
 
     async def fetch(self, sql: str, *arguments: object) -> "Sequence[asyncpg.Record]":
         """Rows out of the database."""

@@ -79,13 +79,13 @@ async def plans(site: Site, seconds: int, after_s: float, fault: Fault) -> Seque
         for each in partitions:
             await consumer.position(each)
         producing = asyncio.create_task(
-            _produce(
+            produce(
                 site,
                 topics.post_detected,
                 seconds,
                 after_s,
                 fault,
-                lambda number, at_ms: _post(f"{run}-{number}", at_ms),
+                lambda number, at_ms: comment(f"{run}-{number}", at_ms),
             )
         )
         try:
@@ -106,9 +106,9 @@ async def events(site: Site, seconds: int, after_s: float, fault: Fault) -> Sequ
     def event(number: int, at_ms: int) -> bytes:
         post = f"{run}-{number}"
         sent[post] = at_ms
-        return _post(post, at_ms)
+        return comment(post, at_ms)
 
-    await _produce(site, topic, seconds, after_s, fault, event)
+    await produce(site, topic, seconds, after_s, fault, event)
     rows: Sequence[Any] = ()
     async with asyncio.timeout(GRACE_S):
         while len(rows) < len(sent):
@@ -153,7 +153,7 @@ async def engagements(site: Site, seconds: int, after_s: float, fault: Fault) ->
         await consumer.seek_to_end(*partitions)
         for each in partitions:
             await consumer.position(each)
-        await _produce(site, topics.execute_engagement, seconds, after_s, fault, event)
+        await produce(site, topics.execute_engagement, seconds, after_s, fault, event)
         first: dict[str, Done] = {}
         async with asyncio.timeout(GRACE_S):
             while len(first) < len(sent):
@@ -173,7 +173,8 @@ FEEDS: Mapping[str, Feed] = {"dispatcher": timers, "worker": events, "executor":
 """By the command of the process that is fed."""
 
 
-def _post(post: str, at_ms: int) -> bytes:
+def comment(post: str, at_ms: int) -> bytes:
+    """An event that asks for one comment by one member."""
     return encode(
         PostDetected(
             event_id=post,
@@ -201,23 +202,26 @@ async def _fired(consumer: AIOKafkaConsumer, count: Callable[[], float]) -> Sequ
     return found
 
 
-async def _produce(
+async def produce(
     site: Site,
     topic: str,
     seconds: int,
     after_s: float,
     fault: Fault,
     event: Callable[[int, int], bytes],
+    *,
+    rate: int = RATE,
 ) -> int:
-    """For so long, and until the fault is over; returns how many."""
+    """Publish `event(number, now)` at the rate, to each shard in turn, for so long and until the
+    fault is over; returns how many."""
     async with AIOKafkaProducer(bootstrap_servers=site.settings.kafka_bootstrap) as producer:
         began_ms = _now_ms()
         striking = asyncio.create_task(_strike(began_ms, after_s, fault))
         sent = []
         for number in itertools.count():
-            if number >= RATE * seconds and striking.done():
+            if number >= rate * seconds and striking.done():
                 break
-            due_ms = began_ms + 1000 * number // RATE
+            due_ms = began_ms + 1000 * number // rate
             await asyncio.sleep(max(0, due_ms - _now_ms()) / 1000)
             shard = number % len(site.shards)
             sent.append(await producer.send(topic, event(number, _now_ms()), partition=shard))
