@@ -8,13 +8,12 @@ stays a listpack (`zset-max-listpack-value` is 64 by default).
 
 from functools import lru_cache
 from typing import Literal
-from uuid import UUID
 
 from msgspec import Struct
 
 from schemas.events import EngagementType
 from schemas.ids import activity_id as derived_id
-from schemas.ids import uuid_text
+from schemas.ids import remembered_activity_id, uuid_text
 
 _COMMENT = 0x01
 _POD_UUID = 0x02
@@ -42,12 +41,12 @@ class Timer(Struct, frozen=True, gc=False):
 def _pack_id(text: str) -> tuple[bool, bytes]:
     if len(text) == 36:
         try:
-            raw = UUID(text).bytes
+            raw = bytes.fromhex(text.replace("-", ""))
         except ValueError:
             pass
         else:
-            # Only the canonical form: "{...}" or capitals would not come back as they were.
-            if uuid_text(raw) == text:
+            # Only the canonical form: capitals, say, would not come back as they were.
+            if len(raw) == 16 and uuid_text(raw) == text:
                 return True, raw
     data = text.encode()
     return False, len(data).to_bytes(2, "big") + data
@@ -57,24 +56,32 @@ def _pack_id(text: str) -> tuple[bool, bytes]:
 _uuid_text = lru_cache(maxsize=65_536)(uuid_text)
 
 
-def pack(timer: Timer) -> bytes:
-    """`timer` without its due time, which is the score."""
-    pod_is_uuid, pod = _pack_id(timer.pod_id)
-    post_is_uuid, post = _pack_id(timer.post_id)
-    member_is_uuid, member = _pack_id(timer.member_id)
+@lru_cache(maxsize=4096)
+def _pack_post(pod_id: str, post_id: str, engagement_type: EngagementType) -> tuple[int, bytes]:
+    # What the timers of one post share, and they come together.
+    pod_is_uuid, pod = _pack_id(pod_id)
+    post_is_uuid, post = _pack_id(post_id)
     flags = (
-        (_COMMENT if timer.engagement_type == "comment" else 0)
+        (_COMMENT if engagement_type == "comment" else 0)
         | (_POD_UUID if pod_is_uuid else 0)
         | (_POST_UUID if post_is_uuid else 0)
-        | (_MEMBER_UUID if member_is_uuid else 0)
     )
+    return flags, pod + post
+
+
+def pack(timer: Timer) -> bytes:
+    """`timer` without its due time, which is the score."""
+    flags, post = _pack_post(timer.pod_id, timer.post_id, timer.engagement_type)
+    member_is_uuid, member = _pack_id(timer.member_id)
+    if member_is_uuid:
+        flags |= _MEMBER_UUID
     own = b""
-    if timer.activity_id != derived_id(
+    if timer.activity_id != remembered_activity_id(
         timer.pod_id, timer.post_id, timer.member_id, timer.engagement_type
     ):
         own_is_uuid, own = _pack_id(timer.activity_id)
         flags |= _OWN_ID | (_OWN_ID_UUID if own_is_uuid else 0)
-    return b"%c%c%b%b%b%b" % (flags, timer.attempt, pod, post, member, own)
+    return b"%c%c%b%b%b" % (flags, timer.attempt, post, member, own)
 
 
 def unpack(packed: bytes, due_ms: int) -> Timer:

@@ -8,6 +8,7 @@ from typing import Any
 from scheduler.adapters.redis_client import client
 from scheduler.adapters.redis_errors import RAISED, translated
 from scheduler.adapters.redis_keys import WATERMARK_FIELD, ShardKeys
+from scheduler.adapters.redis_pack import array, text
 from scheduler.errors import (
     FencedError,
     WheelBehindError,
@@ -35,6 +36,9 @@ TIMEOUT_S = 5.0
 """A Redis that does not answer within this time counts as away."""
 
 _NAMES = ("add", "take", "claim", "wipe", "load", "load_awaited", "open", "size", "forget")
+
+# Looked up, not formatted: one goes with each timer.
+_RELATIVE = tuple(text(b"%d" % relative) for relative in range(SLOT_MS))
 
 # Slots under which a batch holds what has none (claim.lua): deadlines, and overdue timers by what
 # is to become of them.
@@ -129,7 +133,7 @@ class RedisWheel:
                 *reached,
                 *leaving,
                 *moving,
-                *_groups(timers),
+                _groups(timers),
             ],
         )
         if reply[0] == b"lost":
@@ -212,7 +216,7 @@ class RedisWheel:
             reply = await self._run(
                 "load",
                 [keys.meta, keys.slots],
-                [keys.slot_prefix, epoch, *_groups(timers[i : i + MAX_LOAD])],
+                [keys.slot_prefix, epoch, _groups(timers[i : i + MAX_LOAD])],
             )
             _granted(shard, reply)
 
@@ -220,10 +224,12 @@ class RedisWheel:
         """See `Wheel.load_awaited`. Bounded calls."""
         keys = self._of(shard)
         for i in range(0, len(timers), MAX_LOAD):
-            fields: list[Any] = []
+            members: list[bytes] = []
             for timer in timers[i : i + MAX_LOAD]:
-                fields += (timer.due_ms, pack(timer))
-            reply = await self._run("load_awaited", [keys.meta, keys.awaited], [epoch, *fields])
+                members += (text(b"%d" % timer.due_ms), text(pack(timer)))
+            reply = await self._run(
+                "load_awaited", [keys.meta, keys.awaited], [epoch, array(members)]
+            )
             _granted(shard, reply)
 
     async def open(
@@ -332,18 +338,19 @@ def _granted(shard: int, reply: Any) -> Any:
     return reply
 
 
-def _groups(timers: Sequence[Timer]) -> list[Any]:
+def _groups(timers: Sequence[Timer]) -> bytes:
     """`timers` as put.lua reads them: grouped by slot."""
-    slots: dict[int, list[Any]] = {}
+    if not timers:
+        return b""
+    slots: dict[int, list[bytes]] = {}
     for timer in timers:
         slot, relative = divmod(timer.due_ms, SLOT_MS)
         group = slots.get(slot)
         if group is None:
             group = slots[slot] = []
-        group += (relative, pack(timer))
-    arguments: list[Any] = []
+        group += (_RELATIVE[relative], text(pack(timer)))
+    groups: list[bytes] = []
     # In order of time, so that appends to the index stay at its end.
     for slot, group in sorted(slots.items(), key=itemgetter(0)):
-        arguments += (slot, len(group))
-        arguments += group
-    return arguments
+        groups += (text(b"%d" % slot), array(group))
+    return array(groups)

@@ -7,7 +7,7 @@
 --         what must be reached (two each: watermark field, least offset),
 --         what leaves (two each: slot, packed),
 --         what moves (four each: slot it is in, slot it goes to, relative due time, packed);
---       then what comes, in groups (put.lua)
+--       then what comes: groups (put.lua)
 -- Returns {'lost'} when the wheel has no generation (being rebuilt, or gone);
 --         {'ok', watermark after the call}: nothing has changed unless `expected` was right;
 --         {'behind', watermark field}: that one has not been reached, nothing has changed
@@ -86,7 +86,7 @@ for i = move, come - 1, 4 do
     redis.call('ZADD', KEYS[2], ARGV[i + 1], ARGV[i + 1])
   end
 end
-change = change + put(KEYS[2], ARGV[1], come)
+change = change + put(KEYS[2], ARGV[1], ARGV[come])
 if change ~= 0 then
   redis.call('HINCRBY', KEYS[1], 'pending', change)
 end

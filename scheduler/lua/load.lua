@@ -1,6 +1,6 @@
 -- Adds timers to a wheel that is being rebuilt.
 -- KEYS: 1 meta, 2 index
--- ARGV: 1 slot prefix, 2 epoch, 3.. groups (put.lua)
+-- ARGV: 1 slot prefix, 2 epoch, 3 groups (put.lua)
 -- Returns {'fenced', owner}; {'lost', why}; {'ok', timers added}
 -- Cost: O(timers of the call)
 --@include own.lua
@@ -13,6 +13,6 @@ end
 if redis.call('HEXISTS', KEYS[1], 'gen') == 1 then
   return {'lost', 'it is open, nothing may be loaded'}
 end
-local added = put(KEYS[2], ARGV[1], 3)
+local added = put(KEYS[2], ARGV[1], ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'pending', added)
 return {'ok', added}
