@@ -12,7 +12,7 @@ _PARTS = 1_000_000
 
 def seed_of(activity_id: str) -> int:
     """A number in [0, 2**64) from the first eight bytes of a UUID (four bits of it are fixed)."""
-    return int(activity_id[:8] + activity_id[9:13] + activity_id[14:18], 16)
+    return int(activity_id[:18].replace("-", ""), 16)
 
 
 def delay_ms(window: DelayWindow, index: int, total: int, seed: int) -> int:

@@ -14,7 +14,7 @@ import orjson
 from schemas.events import EngagementType, Event, PodCommand, StatusName
 from schemas.ids import execute_event_id, status_event_id, timeout_event_id
 from schemas.printable import printable
-from schemas.times import EARLIEST_MS, LATEST_MS, millis, moment, rfc3339
+from schemas.times import EARLIEST_MS, LATEST_MS, millis, moment, rfc3339, rfc3339_shared
 
 MAX_REASON_CHARS = 300
 
@@ -110,7 +110,7 @@ def execute_engagement(
         f',"pod_id":"{_shared(pod_id)}","post_id":"{_shared(post_id)}"'
         f',"member_id":"{_shared(member_id)}","engagement_type":"{engagement_type}"'
         f',"attempt":{attempt},"scheduled_for":"{rfc3339(scheduled_for_ms)}"'
-        f',"dispatched_at":"{rfc3339(dispatched_at_ms)}"}}'
+        f',"dispatched_at":"{rfc3339_shared(dispatched_at_ms)}"}}'
     ).encode()
 
 
@@ -136,7 +136,7 @@ def engagement_status(
         f'{{"event_id":"{named}","activity_id":"{own}"'
         f',"pod_id":"{_shared(pod_id)}","post_id":"{_shared(post_id)}"'
         f',"member_id":"{_shared(member_id)}","engagement_type":"{engagement_type}"'
-        f',"status":"{status}","attempt":{attempt},"at":"{rfc3339(at_ms)}"{due}{why}}}'
+        f',"status":"{status}","attempt":{attempt},"at":"{rfc3339_shared(at_ms)}"{due}{why}}}'
     ).encode()
 
 
@@ -178,7 +178,7 @@ def result_timeout(
             "engagement_type": engagement_type,
             "attempt": attempt,
             "outcome": "failed",
-            "executed_at": rfc3339(at_ms),
+            "executed_at": rfc3339_shared(at_ms),
             "error": error,
             "retryable": True,
         }

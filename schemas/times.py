@@ -29,6 +29,10 @@ def rfc3339(at_ms: int) -> str:
     return _minute(minutes) + _SECONDS[rest // 1000] + _FRACTIONS[rest % 1000]
 
 
+rfc3339_shared = lru_cache(maxsize=64)(rfc3339)
+"""The same, for a time that many records share: that of their batch."""
+
+
 def millis(at: datetime) -> int:
     """An aware datetime as integer milliseconds since the epoch, rounded down."""
     return (at - _EPOCH) // _MILLISECOND

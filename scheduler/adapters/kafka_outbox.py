@@ -13,6 +13,7 @@ from aiokafka.errors import (
 )
 
 from scheduler.activity import Announcement
+from scheduler.adapters.kafka_batches import Batches, send_all
 from scheduler.adapters.kafka_producer import throw_away
 from scheduler.errors import StoreUnavailableError
 from scheduler.ports import SourceRecord
@@ -68,30 +69,18 @@ class KafkaOutbox:
         A reason is cut to 1,000 characters; what of it is not Unicode is escaped. Raises
         `StoreUnavailableError`: then some may have been sent.
         """
-        topic = self._topics.engagement_status
         async with self._use() as producer:
-            sent: list[asyncio.Future[object]] = []
-            batch = producer.create_batch()
             at_ms = self._now_ms()
+            batches = Batches(producer, self._topics.engagement_status, shard, at_ms)
             headers = headers_behind_id(EngagementStatus, at_ms)
-            try:
-                for count, each in enumerate(statuses, 1):
-                    record = _status_record(each, at_ms, headers)
-                    if batch.append(timestamp=at_ms, **record) is None:
-                        sent.append(await producer.send_batch(batch, topic, partition=shard))
-                        batch = producer.create_batch()
-                        batch.append(timestamp=at_ms, **record)
-                    if not count % BUILT_PER_TURN:
-                        await asyncio.sleep(0)
-                batch.close()
-                sent.append(await producer.send_batch(batch, topic, partition=shard))
-            finally:
-                # All of them, also after a failure: an exception that nobody fetches is logged
-                # much later, by the garbage collector.
-                results = await asyncio.gather(*sent, return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+            for count, each in enumerate(statuses, 1):
+                batches.append(*_status_record(each, at_ms, headers))
+                if not count % BUILT_PER_TURN:
+                    await asyncio.sleep(0)
+                    if batches.full:
+                        await batches.send_one()
+            await send_all(batches)
+            await asyncio.gather(*batches.sent)
 
     async def dead_letter(
         self, record: SourceRecord, reason: str, extra: Sequence[tuple[str, bytes]] = ()
@@ -198,31 +187,33 @@ class KafkaOutbox:
             closing.add_done_callback(self._closing.discard)
 
 
-def _status_record(each: Announcement, at_ms: int, headers: Headers) -> dict[str, object]:
-    """The record of one status; `headers` are those that all of a batch share."""
+def _status_record(
+    each: Announcement, at_ms: int, headers: Headers
+) -> tuple[bytes, bytes, Headers]:
+    """Key, value and headers of one status; `headers` are those that all of a batch share."""
     # By value: an enumeration costs orjson and each f-string extra.
     status: StatusName = each.status.value
+    other_id = None
     if each.postponed and each.scheduled_for_ms is not None:
-        event_id = postponed_event_id(each.activity_id, status, each.attempt, each.scheduled_for_ms)
+        event_id = other_id = postponed_event_id(
+            each.activity_id, status, each.attempt, each.scheduled_for_ms
+        )
     else:
         event_id = status_event_id(each.activity_id, status, each.attempt)
-    return {
-        "key": each.post_id.encode(),
-        "value": engagement_status(
-            each.activity_id,
-            each.pod_id,
-            each.post_id,
-            each.member_id,
-            each.engagement_type,
-            status,
-            each.attempt,
-            at_ms,
-            each.scheduled_for_ms,
-            None if each.reason is None else _reason(each.reason),
-            event_id,
-        ),
-        "headers": [("ce_id", event_id.encode()), *headers],
-    }
+    value = engagement_status(
+        each.activity_id,
+        each.pod_id,
+        each.post_id,
+        each.member_id,
+        each.engagement_type,
+        status,
+        each.attempt,
+        at_ms,
+        each.scheduled_for_ms,
+        None if each.reason is None else _reason(each.reason),
+        other_id,
+    )
+    return each.post_id.encode(), value, [("ce_id", event_id.encode()), *headers]
 
 
 def _reason(text: str) -> str:

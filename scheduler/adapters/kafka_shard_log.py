@@ -1,7 +1,6 @@
 """The log of one shard's owner: a transactional producer, and the cursor it left behind."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from decimal import Decimal
@@ -10,9 +9,8 @@ import aiokafka.producer.sender
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation
-from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.structs import RecordMetadata
 
+from scheduler.adapters.kafka_batches import Batches, send_all
 from scheduler.adapters.kafka_consumer import reading
 from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_producer import fetched, throw_away
@@ -21,7 +19,6 @@ from scheduler.timer import Timer
 from schemas import codec
 from schemas.events import EngagementStatus, ExecuteEngagement, PodCommand, WheelCursor
 from schemas.headers import (
-    Headers,
     event_headers,
     headers_behind_id,
     overdue_headers_behind_id,
@@ -123,10 +120,10 @@ class KafkaShardLog:
         if producer is None:
             raise StoreUnavailableError("Kafka", "the shard's log is not fenced")
         topics, shard = self._topics, self._shard
-        executes = _Batches(producer, topics.execute_engagement, shard)
-        statuses = _Batches(producer, topics.engagement_status, shard)
-        results = _Batches(producer, topics.engagement_executed, shard)
-        commands = _Batches(producer, topics.pod_commands, shard)
+        executes = Batches(producer, topics.execute_engagement, shard)
+        statuses = Batches(producer, topics.engagement_status, shard)
+        results = Batches(producer, topics.engagement_executed, shard)
+        commands = Batches(producer, topics.pod_commands, shard)
         parts = (executes, statuses, results, commands)
         # None of this waits for a broker: no shard holds up another, and none takes its turn for a
         # broker that does not answer.
@@ -137,7 +134,7 @@ class KafkaShardLog:
         with translated(shard):
             async with asyncio.timeout(CALL_S):
                 try:
-                    await _send(*parts)
+                    await send_all(*parts)
                     moved = await producer.send(
                         topics.wheel_cursor,
                         codec.encode(cursor),
@@ -163,7 +160,7 @@ class KafkaShardLog:
         if producer is not None:
             await throw_away(producer)
 
-    async def _give_up(self, timeouts: Sequence[Timer], at_ms: int, results: "_Batches") -> None:
+    async def _give_up(self, timeouts: Sequence[Timer], at_ms: int, results: Batches) -> None:
         # Faust reads these before they are committed, and even where they never are. That does no
         # harm: the deadline has come all the same, and of the copies that follow none counts, since
         # the row is at another attempt by then.
@@ -187,47 +184,8 @@ class KafkaShardLog:
         return begin[partition], end[partition]
 
 
-class _Batches:
-    """Records of one partition within a transaction, in batches as large as they may be."""
-
-    def __init__(self, producer: AIOKafkaProducer, topic: str, partition: int) -> None:
-        self._producer = producer
-        self._topic = topic
-        self._partition = partition
-        self._batches: deque[BatchBuilder] = deque()
-        self._last_count = 0
-        self.sent: list[asyncio.Future[RecordMetadata]] = []
-
-    def append(self, key: bytes | None, value: bytes, headers: Headers) -> None:
-        if self._batches:
-            last = self._batches[-1]
-            if last.append(timestamp=None, key=key, value=value, headers=headers) is not None:
-                return
-        batch = self._producer.create_batch()
-        batch.append(timestamp=None, key=key, value=value, headers=headers)
-        self._batches.append(batch)
-
-    async def send_one(self) -> bool:
-        """Send the next batch, once the one before it is on its way; False: there is none."""
-        if not self._batches:
-            return False
-        batch = self._batches.popleft()
-        batch.close()
-        self._last_count = batch.record_count()
-        sent = await self._producer.send_batch(batch, self._topic, partition=self._partition)
-        sent.add_done_callback(fetched)
-        self.sent.append(sent)
-        return True
-
-    async def last_offset(self) -> int:
-        """The offset of the last record sent, -1 when none was; only once all are delivered."""
-        if not self.sent:
-            return -1
-        return int((await self.sent[-1]).offset) + self._last_count - 1
-
-
 async def _encode(
-    timers: Sequence[Timer], at_ms: int, executes: _Batches, statuses: _Batches
+    timers: Sequence[Timer], at_ms: int, executes: Batches, statuses: Batches
 ) -> None:
     execute_headers = headers_behind_id(ExecuteEngagement, at_ms)
     status_headers = headers_behind_id(EngagementStatus, at_ms)
@@ -246,16 +204,7 @@ async def _encode(
             )
 
 
-async def _send(*parts: _Batches) -> None:
-    """All that was appended; a batch of each in turn, since each waits for the one before it."""
-    more = True
-    while more:
-        more = False
-        for part in parts:
-            more |= await part.send_one()
-
-
-async def _report(reports: Sequence[PodCommand], at_ms: int, commands: _Batches) -> None:
+async def _report(reports: Sequence[PodCommand], at_ms: int, commands: Batches) -> None:
     # Read before they are committed, too: the timers are held back all the same, and of the copies
     # that follow none counts, since the row is due at another time by then.
     headers = overdue_headers_behind_id(at_ms)

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from pod_automation.processes import dispatcher
 from scheduler.activity import Announcement, PlannedActivity, Status
-from scheduler.adapters import kafka_shard_log
+from scheduler.adapters.kafka_batches import send_all
 from scheduler.adapters.kafka_outbox import KafkaOutbox
 from scheduler.adapters.kafka_shard_log import KafkaShardLog
 from scheduler.adapters.kafka_topics import check_topics, ensure_topics
@@ -303,13 +303,12 @@ async def test_an_owner_that_is_fenced_within_a_transaction_is_told_so(
     timer = Timer(activity_id("pod", "p", "m", "like"), "pod", "p", "m", "like", 1, 7)
     first = KafkaShardLog(settings.kafka_bootstrap, settings.topics, 0, "fenced-within")
     second = KafkaShardLog(settings.kafka_bootstrap, settings.topics, 0, "fenced-within")
-    send = kafka_shard_log._send
 
     async def send_and_fail(*parts: Any) -> None:
-        await send(*parts)
+        await send_all(*parts)
         await asyncio.wait([each for part in parts for each in part.sent])
 
-    monkeypatch.setattr(kafka_shard_log, "_send", send_and_fail)
+    monkeypatch.setattr("scheduler.adapters.kafka_shard_log.send_all", send_and_fail)
     try:
         await first.fence()
         await second.fence()

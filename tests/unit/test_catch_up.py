@@ -256,9 +256,9 @@ def test_a_postponed_status_has_an_id_of_its_own() -> None:
     )
     ids = []
     for each in (first, later):
-        made: dict[str, Any] = _status_record(each, NOW_MS, [])
-        event = codec.decode(EngagementStatus, made["value"])
-        assert dict(made["headers"])["ce_id"].decode() == event.event_id
+        _, value, headers = _status_record(each, NOW_MS, [])
+        event = codec.decode(EngagementStatus, value)
+        assert dict(headers)["ce_id"].decode() == event.event_id
         ids.append(event.event_id)
     assert ids == [f"{X}:scheduled:1", f"{X}:scheduled:1:{NOW_MS}"]
 
