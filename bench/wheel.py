@@ -138,7 +138,7 @@ class Wheels:
         for start in range(0, len(timers), ADD):
             at = self._at[shard]
             some = timers[start : start + ADD]
-            self._at[shard] = await self._wheel.add(shard, TOPIC, at, at + 1, some)
+            self._at[shard] = await self._wheel.add(shard, TOPIC, at, at + 1, some, planned=True)
 
     async def _drain(self, shard: int) -> int:
         claimed = 0

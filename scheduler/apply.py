@@ -199,7 +199,9 @@ class PostDetectedApplier:
         if at == done.expected:
             timers = [_timer(row) for row in done.rows]
             self._wheel_at = None
-            at = await self._wheel.add(self._shard, self._topic, at, done.upto, timers)
+            at = await self._wheel.add(
+                self._shard, self._topic, at, done.upto, timers, planned=True
+            )
         self._wheel_at = await self._read_back(at, done.upto)
 
     async def _read_back(self, at: int, upto: int) -> int:

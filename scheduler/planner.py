@@ -7,7 +7,7 @@ from scheduler.activity import ActivityRow, PlannedActivity, PostPlan
 from scheduler.policy import DelayWindow, PacingPolicy
 from scheduler.stagger import CappedTimes, delay_ms, seed_of
 from schemas.events import EngagementType, PostDetected
-from schemas.ids import remembered_activity_id
+from schemas.ids import activity_id
 from schemas.times import LATEST_MS, millis
 
 
@@ -34,7 +34,7 @@ def plan(
     ) -> Iterable[PlannedActivity]:
         total = len(members)
         for index, member in enumerate(members):
-            own_id = remembered_activity_id(event.pod_id, event.post_id, member, engagement_type)
+            own_id = activity_id(event.pod_id, event.post_id, member, engagement_type)
             if own_id in existing.activity_ids:
                 continue
             due_ms = base_ms + delay_ms(window, index, total, seed_of(own_id))

@@ -97,6 +97,7 @@ class Wheel(Protocol):
         *,
         remove: Sequence[Timer] = (),
         after: Mapping[str, int] = NOTHING_BEFORE,
+        planned: bool = False,
     ) -> int:
         """Add `timers` and move the watermark of `topic` from `expected` to `upto`.
 
@@ -109,6 +110,9 @@ class Wheel(Protocol):
 
         `after`: watermarks of other topics that must be reached before, since this call follows
         from what they have changed; else raises `WheelBehindError`, and nothing has changed.
+
+        `planned`: all of `timers` have just been planned, so that their ids are the derived ones,
+        and nobody need work them out again.
 
         Returns the watermark after the call: `upto` when it moved; anything else means that
         another writer was there first and nothing has changed. Raises `WheelLostError` as

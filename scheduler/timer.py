@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from schemas.events import EngagementType
 from schemas.ids import activity_id as derived_id
-from schemas.ids import remembered_activity_id, uuid_text
+from schemas.ids import uuid_text
 
 _COMMENT = 0x01
 _POD_UUID = 0x02
@@ -69,19 +69,25 @@ def _pack_post(pod_id: str, post_id: str, engagement_type: EngagementType) -> tu
     return flags, pod + post
 
 
-def pack(timer: Timer) -> bytes:
-    """`timer` without its due time, which is the score."""
+def pack_derived(timer: Timer) -> bytes:
+    """`pack`, for a timer whose id is known to be the derived one."""
     flags, post = _pack_post(timer.pod_id, timer.post_id, timer.engagement_type)
     member_is_uuid, member = _pack_id(timer.member_id)
     if member_is_uuid:
         flags |= _MEMBER_UUID
-    own = b""
-    if timer.activity_id != remembered_activity_id(
+    return b"%c%c%b%b" % (flags, timer.attempt, post, member)
+
+
+def pack(timer: Timer) -> bytes:
+    """`timer` without its due time, which is the score."""
+    packed = pack_derived(timer)
+    if timer.activity_id == derived_id(
         timer.pod_id, timer.post_id, timer.member_id, timer.engagement_type
     ):
-        own_is_uuid, own = _pack_id(timer.activity_id)
-        flags |= _OWN_ID | (_OWN_ID_UUID if own_is_uuid else 0)
-    return b"%c%c%b%b%b" % (flags, timer.attempt, post, member, own)
+        return packed
+    own_is_uuid, own = _pack_id(timer.activity_id)
+    flags = packed[0] | _OWN_ID | (_OWN_ID_UUID if own_is_uuid else 0)
+    return b"%c%b%b" % (flags, packed[1:], own)
 
 
 def unpack(packed: bytes, due_ms: int) -> Timer:

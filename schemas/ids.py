@@ -1,6 +1,5 @@
 """Ids are derived, never random, so that a replay carries the same id."""
 
-from functools import lru_cache
 from hashlib import sha1
 
 # UUIDv5 namespace of activity ids. Part of the contract: changing it would give every activity
@@ -22,10 +21,6 @@ def activity_id(pod_id: str, post_id: str, member_id: str, engagement_type: str)
     # uuid.uuid5 does the same at three times the cost, and this runs once for each timer fired.
     h = sha1(NAMESPACE + name, usedforsecurity=False).hexdigest()
     return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
-
-
-remembered_activity_id = lru_cache(maxsize=16_384)(activity_id)
-"""The same, for whoever plans: the wheel asks for these ids again, a moment later."""
 
 
 def uuid_text(raw: bytes) -> str:

@@ -78,6 +78,7 @@ class MemoryWheel:
         *,
         remove: Sequence[Timer] = (),
         after: Mapping[str, int] = NOTHING_BEFORE,
+        planned: bool = False,
     ) -> int:
         """See `Wheel.add`."""
         if upto < expected:

@@ -1,6 +1,6 @@
 """The timer wheel in Redis or Valkey (6.2 or newer): sorted sets a slot, one Lua script a call."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from operator import itemgetter
 from typing import Any
@@ -17,7 +17,7 @@ from scheduler.errors import (
 from scheduler.lua import script
 from scheduler.policy import OverduePolicy
 from scheduler.ports import NOTHING_BEFORE, Claim, WheelSize, WheelState
-from scheduler.timer import Timer, pack, unpack
+from scheduler.timer import Timer, pack, pack_derived, unpack
 
 SLOT_MS = 10_000
 """Width of a slot. Wider ones slow the adds (listpack inserts are linear), narrower ones cost keys:
@@ -96,6 +96,7 @@ class RedisWheel:
         *,
         remove: Sequence[Timer] = (),
         after: Mapping[str, int] = NOTHING_BEFORE,
+        planned: bool = False,
     ) -> int:
         """See `Wheel.add`. All of it goes in one script call: half an add must not be seen."""
         if upto < expected:
@@ -133,7 +134,7 @@ class RedisWheel:
                 *reached,
                 *leaving,
                 *moving,
-                _groups(timers),
+                _groups(timers, pack_derived if planned else pack),
             ],
         )
         if reply[0] == b"lost":
@@ -216,7 +217,7 @@ class RedisWheel:
             reply = await self._run(
                 "load",
                 [keys.meta, keys.slots],
-                [keys.slot_prefix, epoch, _groups(timers[i : i + MAX_LOAD])],
+                [keys.slot_prefix, epoch, _groups(timers[i : i + MAX_LOAD], pack)],
             )
             _granted(shard, reply)
 
@@ -338,7 +339,7 @@ def _granted(shard: int, reply: Any) -> Any:
     return reply
 
 
-def _groups(timers: Sequence[Timer]) -> bytes:
+def _groups(timers: Sequence[Timer], packed: Callable[[Timer], bytes]) -> bytes:
     """`timers` as put.lua reads them: grouped by slot."""
     if not timers:
         return b""
@@ -348,7 +349,7 @@ def _groups(timers: Sequence[Timer]) -> bytes:
         group = slots.get(slot)
         if group is None:
             group = slots[slot] = []
-        group += (_RELATIVE[relative], text(pack(timer)))
+        group += (_RELATIVE[relative], text(packed(timer)))
     groups: list[bytes] = []
     # In order of time, so that appends to the index stay at its end.
     for slot, group in sorted(slots.items(), key=itemgetter(0)):
