@@ -115,6 +115,18 @@ async def test_what_is_added_is_claimed_once_in_order_of_time(wheel: Wheel) -> N
     assert third.next_due_ms == second.now_ms + HOUR_MS  # the first batch's results
 
 
+async def test_planned_timers_are_claimed_as_they_were(wheel: Wheel) -> None:
+    due_ms = now() - 1000
+    planned = [
+        Timer(activity_id(pod, "post", "member", kind), pod, "post", "member", kind, 1, due_ms)
+        for pod in (str(uuid4()), "a pod")
+        for kind in ("like", "comment")
+    ]
+    assert await wheel.add(SHARD, TOPIC, -1, 0, planned, planned=True) == 0
+    by_id = sorted((await claim(wheel)).timers, key=lambda each: each.activity_id)
+    assert by_id == sorted(planned, key=lambda each: each.activity_id)
+
+
 async def test_a_timer_is_never_claimed_early(wheel: Wheel) -> None:
     soon = [timer(now() + 200 + 5 * i) for i in range(20)]
     await wheel.add(SHARD, TOPIC, -1, 0, [*soon, timer(now() + HOUR_MS)])

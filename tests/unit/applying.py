@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 from scheduler.activity import Announcement, PlannedActivity, PostPlan
@@ -105,7 +106,7 @@ class KeptOutbox:
 
 
 class Interposed:
-    """A port each call of which goes through `around(name, method, arguments)`."""
+    """A port each call of which goes through `around(name, method, positional arguments)`."""
 
     def __init__(self, target: object, around: Around) -> None:
         self._target = target
@@ -114,8 +115,8 @@ class Interposed:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._target, name)
 
-        async def call(*args: Any) -> Any:
-            return await self._around(name, method, args)
+        async def call(*args: Any, **options: Any) -> Any:
+            return await self._around(name, partial(method, **options), args)
 
         return call
 
