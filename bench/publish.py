@@ -15,13 +15,33 @@ from typing import Any
 import orjson
 from msgspec import convert
 
-from bench.comparison import early, goals, rows, shares
-from bench.results import OURS, Figure, short
+from bench.comparison import BULLMQ, early, goals, rows, shares
+from bench.results import (
+    FIRE,
+    IDLE,
+    OURS,
+    SCHEDULE,
+    WHEEL_SCHEDULE,
+    Figure,
+    lateness_at,
+    short,
+    size_at,
+)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results.json"
-PAGES = (ROOT / "docs" / "benchmarks.md",)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
 PICTURES = ROOT / "docs" / "benchmarks"
+
+_BRIEF = (
+    WHEEL_SCHEDULE,
+    SCHEDULE,
+    FIRE,
+    size_at(1_000_000),
+    lateness_at(200, "p50"),
+    lateness_at(200, "p99"),
+    IDLE,
+)
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -96,6 +116,27 @@ def peers(found: Mapping[str, Any]) -> str:
     return _table(["", OURS, *titles, "ahead of the nearest"], "l" + "r" * (len(titles) + 2), lines)
 
 
+def brief(found: Mapping[str, Any]) -> str:
+    """The same for a reader in a hurry: ours, what it replaces, and whoever comes nearest."""
+    lines = []
+    for row in rows(figures_of(found)):
+        if row.quantity not in _BRIEF or not row.peers:
+            continue
+        best = row.best
+        nearest = "" if best is None else f"{_cell(row.peers[best])} ({best})"
+        unit = "" if row.ours.unit.partition("/")[0] in row.quantity else f", {row.ours.unit}"
+        bullmq = _cell(row.peers.get(BULLMQ))
+        lines.append([f"{row.quantity}{unit}", f"**{_cell(row.ours)}**", bullmq, nearest])
+    head = ["", OURS, BULLMQ, "nearest of five"]
+    where, date = found["machine"], found["date"].partition("T")[0]
+    return (
+        f"{_table(head, 'lrrr', lines)}\n\n`make bench` on {date}, {where['cores']} cores for"
+        " everything, commit"
+        f" {found['commit']}; medians of three. All of it, what was wanted and what was missed:"
+        " [docs/benchmarks.md](docs/benchmarks.md)."
+    )
+
+
 def wanted(found: Mapping[str, Any]) -> str:
     """The goals, and how far each was reached."""
     return _table(
@@ -158,7 +199,7 @@ def processor(found: Mapping[str, Any]) -> str:
 
 
 PARTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    each.__name__: each for each in (machine, peers, wanted, limits, ours, theirs, processor)
+    each.__name__: each for each in (machine, brief, peers, wanted, limits, ours, theirs, processor)
 }
 
 

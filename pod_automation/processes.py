@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 
 from pod_automation.loop import run_to_the_end
-from pod_automation.metrics import Metrics, served
+from pod_automation.metrics import Applying, Differences, Firing, served
 from pod_automation.reconciling import quick_look
 from scheduler.adapters.kafka_acked import acked
 from scheduler.adapters.kafka_shard_group import KafkaShardGroup
@@ -48,8 +48,8 @@ def token() -> str:
 
 
 @asynccontextmanager
-async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
-    """The dispatcher over the stores that `settings` names."""
+async def dispatcher(settings: Settings, firing: Firing | None = None) -> AsyncIterator[Dispatcher]:
+    """The dispatcher over the stores that `settings` names, observed by `firing`."""
     topics = settings.topics
     async with AsyncExitStack() as stack:
         wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
@@ -72,6 +72,10 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
             token=token,
             await_ms=settings.result_timeout_ms,
         )
+
+        if firing is not None:
+            looking = asyncio.create_task(firing.look(wheel), name="metrics")
+            stack.push_async_callback(ended, looking)
 
         encoding = asyncio.Lock()
 
@@ -101,11 +105,18 @@ async def dispatcher(settings: Settings) -> AsyncIterator[Dispatcher]:
             open_shard,
             partitions=settings.partitions,
             fenced_wait_s=settings.session_timeout_ms / 1000,
+            observer=firing,
         )
 
 
 async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
     """Fire timers until `stop` is set; stores may be away at the start as at any other time."""
+    firing = Firing()
+    with served(settings, firing):
+        await _dispatch(settings, stop, firing)
+
+
+async def _dispatch(settings: Settings, stop: asyncio.Event, firing: Firing) -> None:
     # Its own bounds add up to less; this is for what hangs all the same, and for a blocked loop.
     watchdog = Watchdog(settings.stall_timeout_ms / 1000, settings.shutdown_grace_ms / 1000)
     watchdog.start(asyncio.get_running_loop())
@@ -113,7 +124,7 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
     stopping.add_done_callback(lambda _: watchdog.stop_within_grace())
     try:
         with quiet_libraries():
-            async with dispatcher(settings) as running:
+            async with dispatcher(settings, firing if settings.metrics_port else None) as running:
                 await running.run(stop)
     finally:
         stopping.cancel()
@@ -122,19 +133,31 @@ async def run_dispatcher(settings: Settings, stop: asyncio.Event) -> None:
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """Apply inputs until `stop` is set; stores may be away at the start as at any other time."""
+    applying, differences = Applying(), _differences(settings)
+    with served(settings, applying, differences):
+        await _apply(settings, stop, applying, differences)
+
+
+def _differences(settings: Settings) -> Differences:
+    return Differences(settings.reconcile_interval_ms / 1000)
+
+
+async def _apply(
+    settings: Settings, stop: asyncio.Event, applying: Applying, differences: Differences
+) -> None:
     # Here, so that a process that only fires timers carries no Faust.
     from streams.worker import run_worker as run
 
-    async with _chores(settings) as chores:
+    async with _chores(settings, differences) as chores:
         beside = asyncio.create_task(chores.run(stop), name="chores")
         try:
-            await run(settings, stop)
+            await run(settings, stop, counting=applying.counting)
         finally:
             await ended(beside)
 
 
 @asynccontextmanager
-async def _chores(settings: Settings) -> AsyncIterator[Chores]:
+async def _chores(settings: Settings, differences: Differences) -> AsyncIterator[Chores]:
     """What one of all workers does now and then. Connects only when it is time to."""
     chores = []
     async with AsyncExitStack() as stack:
@@ -163,13 +186,11 @@ async def _chores(settings: Settings) -> AsyncIterator[Chores]:
             chores.append(Chore("sweep", settings.sweep_interval_ms / 1000, sweep))
         if settings.reconcile_interval_ms:
             interval_s = settings.reconcile_interval_ms / 1000
-            metrics = Metrics(interval_s)
             looking = await stack.enter_async_context(quick_look(settings))
 
             async def look() -> None:
-                metrics.tell(await looking.run_once())
+                differences.tell(await looking.run_once())
 
-            stack.enter_context(served(settings, metrics))
             chores.append(Chore("reconcile", interval_s, look))
         lease = PostgresLease(settings.postgres_dsn, f"{settings.topic_prefix}chores")
         yield Chores(lease, chores)
@@ -177,17 +198,19 @@ async def _chores(settings: Settings) -> AsyncIterator[Chores]:
 
 async def run_both(settings: Settings, stop: asyncio.Event) -> None:
     """Worker and dispatcher in one event loop, until `stop` is set. A bug in one ends both."""
-    tasks = [
-        asyncio.create_task(run_worker(settings, stop), name="worker"),
-        asyncio.create_task(run_dispatcher(settings, stop), name="dispatcher"),
-    ]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        await ended(*tasks)
+    applying, differences, firing = Applying(), _differences(settings), Firing()
+    with served(settings, applying, differences, firing):
+        tasks = [
+            asyncio.create_task(_apply(settings, stop, applying, differences), name="worker"),
+            asyncio.create_task(_dispatch(settings, stop, firing), name="dispatcher"),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            await ended(*tasks)
 
 
 def serve(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

@@ -5,7 +5,8 @@ and one transaction in turn. Any failure throws the whole state away and begins 
 what Kafka committed last is the only truth about which batch is done.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scheduler.errors import FencedError
@@ -14,6 +15,7 @@ from scheduler.policy import OverduePolicy
 from scheduler.ports import ShardLog, Wheel
 from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
+from scheduler.timer import Timer
 from schemas.events import WheelCursor
 
 
@@ -21,21 +23,22 @@ from schemas.events import WheelCursor
 class Turn:
     """What one turn did: timers fired, and how long nothing will be due (None: wheel is empty).
 
-    `lateness_ms` is how late the earliest timer of the batch was, by the wheel's clock; `timeouts`
-    are the attempts that were given up, since no result had come; `overdue` the timers that were
-    reported instead of being fired.
+    `at_ms` is when they were claimed, by the wheel's clock, and `commit_s` how long their
+    transaction took; `timeouts` are the attempts that were given up, since no result had come;
+    `overdue` the timers that were reported instead of being fired.
     """
 
-    fired: int
+    timers: Sequence[Timer]
     idle_ms: int | None
-    lateness_ms: int = 0
+    at_ms: int = 0
+    commit_s: float = 0.0
     timeouts: int = 0
     overdue: int = 0
 
     @property
     def busy(self) -> bool:
         """Whether there was anything to do; there may be more."""
-        return self.fired > 0 or self.timeouts > 0 or self.overdue > 0
+        return bool(self.timers) or self.timeouts > 0 or self.overdue > 0
 
 
 class ShardDispatcher:
@@ -70,8 +73,9 @@ class ShardDispatcher:
         self._epoch = ""
         self._done: WheelCursor | None = None
 
-    async def take(self, *, rebuild: bool = False) -> None:
-        """Become the owner, and rebuild the wheel if it is lost or if `rebuild` says so.
+    async def take(self, *, rebuild: bool = False) -> bool:
+        """Become the owner, and rebuild the wheel if it is lost or if `rebuild` says so; returns
+        whether it was rebuilt.
 
         Raises `FencedError` when yet another owner comes, and transient errors.
         """
@@ -82,11 +86,13 @@ class ShardDispatcher:
         state = await self._wheel.take(self._shard, self._epoch)
         await self._log.fence()
         cursor = await self._log.cursor()
-        if rebuild or cursor is None or state.gen != cursor.gen:
+        lost = rebuild or cursor is None or state.gen != cursor.gen
+        if lost:
             cursor = await self._rebuild.run(
                 self._shard, self._epoch, self._log, self._projection, cursor
             )
         self._done = cursor
+        return lost
 
     async def run_once(self) -> Turn:
         """Settle the last batch, claim what is due, commit it.
@@ -108,6 +114,8 @@ class ShardDispatcher:
             self._overdue,
         )
         timers = claim.timers
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
         if not claim.empty:
             cursor = WheelCursor(seq=claim.seq, nonce=claim.nonce, gen=done.gen)
             # Spent, unless the commit is known to have happened.
@@ -121,9 +129,10 @@ class ShardDispatcher:
                 self._projection.committed(upto, timers, claim.now_ms)
         due_ms = claim.next_due_ms
         return Turn(
-            fired=len(timers),
+            timers=timers,
             idle_ms=None if due_ms is None else max(0, due_ms - claim.now_ms),
-            lateness_ms=claim.now_ms - timers[0].due_ms if timers else 0,
+            at_ms=claim.now_ms,
+            commit_s=clock() - began_s,
             timeouts=len(claim.timeouts),
             overdue=len(claim.overdue),
         )

@@ -38,14 +38,29 @@ STOP_S = 3.0
 
 
 class Observer(Protocol):
-    """Told of every turn that fired something, or gave something up."""
+    """Told of what the shards of this process do."""
 
-    def __call__(self, shard: int, turn: Turn) -> None:
-        """`shard` has had `turn`."""
+    def taken(self, shard: int, *, rebuilt: bool) -> None:
+        """`shard` is ours, after its wheel was `rebuilt` or not."""
+
+    def left(self, shard: int) -> None:
+        """`shard` is ours no longer, or is to be taken anew."""
+
+    def turned(self, shard: int, turn: Turn) -> None:
+        """`shard` has had `turn`, in which something was fired or given up."""
 
 
-def _ignore(shard: int, turn: Turn) -> None:
-    pass
+class Unobserved:
+    """An `Observer` that looks away."""
+
+    def taken(self, shard: int, *, rebuilt: bool) -> None:
+        """See `Observer.taken`."""
+
+    def left(self, shard: int) -> None:
+        """See `Observer.left`."""
+
+    def turned(self, shard: int, turn: Turn) -> None:
+        """See `Observer.turned`."""
 
 
 @dataclass(slots=True)
@@ -79,7 +94,7 @@ class Dispatcher:
         *,
         partitions: int,
         fenced_wait_s: float,
-        observe: Observer = _ignore,
+        observer: Observer | None = None,
     ) -> None:
         """`open_shard` makes an owner, to be used once. `fenced_wait_s`: when to look whether a
         shard that another took is ours after all."""
@@ -88,7 +103,7 @@ class Dispatcher:
         self._open_shard = open_shard
         self._partitions = partitions
         self._fenced_wait_s = fenced_wait_s
-        self._observe = observe
+        self._observer = observer or Unobserved()
         self._kept: dict[int, _Kept] = {}
         self._owned_changed = asyncio.Event()
 
@@ -193,11 +208,13 @@ class Dispatcher:
         """Take the shard and fire it until it is to be given away."""
         owner = self._open_shard(shard)
         try:
-            await owner.take(rebuild=kept.lost)
+            rebuilt = await owner.take(rebuild=kept.lost)
             kept.lost = False
             log.info("shard taken", shard=shard)
+            self._observer.taken(shard, rebuilt=rebuilt)
             await self._fire(shard, kept, owner, backoff)
         finally:
+            self._observer.left(shard)
             await owner.close()
 
     async def _fire(
@@ -243,7 +260,7 @@ class Dispatcher:
         if turn.overdue:
             log.info("overdue timers are reported", shard=shard, timers=turn.overdue)
         if turn.busy:
-            self._observe(shard, turn)
+            self._observer.turned(shard, turn)
         else:
             idle_s = longest_s if turn.idle_ms is None else min(turn.idle_ms / 1000, longest_s)
             await _passed(kept.wake, idle_s)

@@ -174,10 +174,15 @@ class Settings(BaseSettings):
         description="How often a worker compares counts and watermarks of the stores; 0: never.",
     )
     metrics_port: int = Field(
-        0, ge=0, le=65_535, description="Port at which a worker serves its metrics; 0: none."
+        0,
+        ge=0,
+        le=65_535,
+        description="Port at which a worker or dispatcher serves its metrics; 0: none.",
     )
     metrics_host: str = Field(
-        "127.0.0.1", min_length=1, description="Address at which a worker serves its metrics."
+        "127.0.0.1",
+        min_length=1,
+        description="Address at which a worker or dispatcher serves its metrics.",
     )
 
     ingest_batch_events: int = Field(

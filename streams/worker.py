@@ -252,9 +252,16 @@ class Worker:
                 log.debug("lag cannot be seen", reason=str(error))
 
 
+def _as_it_is(outbox: Outbox) -> Outbox:
+    return outbox
+
+
 @asynccontextmanager
-async def worker(settings: Settings) -> AsyncIterator[Worker]:
-    """A worker over the stores that `settings` names, once all of them answer.
+async def worker(
+    settings: Settings, counting: Callable[[Outbox], Outbox] = _as_it_is
+) -> AsyncIterator[Worker]:
+    """A worker over the stores that `settings` names, once all of them answer. Its output goes
+    through what `counting` makes of the outbox.
 
     Raises `PermanentError` when topics or tables are not what they must be; the message says what
     to do. Stores that are away are waited for.
@@ -284,14 +291,23 @@ async def worker(settings: Settings) -> AsyncIterator[Worker]:
             source = SourceLog(settings.kafka_bootstrap, topic, settings.worker_group)
             stack.push_async_callback(source.close)
             sources[topic] = source
-        yield Worker(settings, record=record, wheel=wheel, outbox=outbox, sources=sources)
+        yield Worker(settings, record=record, wheel=wheel, outbox=counting(outbox), sources=sources)
 
 
-async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
-    """Apply events until `stop` is set; stores may be away at the start as at any other time."""
+async def run_worker(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    counting: Callable[[Outbox], Outbox] = _as_it_is,
+) -> None:
+    """Apply events until `stop` is set; stores may be away at the start as at any other time. For
+    `counting` see `worker`.
+    """
     async with AsyncExitStack() as stack:
         stack.enter_context(quiet_libraries())
-        boot = asyncio.create_task(stack.enter_async_context(worker(settings)), name="boot")
+        boot = asyncio.create_task(
+            stack.enter_async_context(worker(settings, counting)), name="boot"
+        )
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             await asyncio.wait([boot, stopping], return_when=asyncio.FIRST_COMPLETED)

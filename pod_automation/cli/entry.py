@@ -14,6 +14,7 @@ from pod_automation.cli import (
     demo,
     executor,
     init,
+    plan,
     processes,
     prune,
     publish,
@@ -93,6 +94,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (processes.worker, processes.dispatcher, processes.run, executor.executor),
     "Use and operate": (
         publish.publish,
+        plan.plan,
         schedule.schedule,
         stats.stats,
         status.status,

@@ -10,6 +10,7 @@ from pod_automation.client.errors import (
     StoreAwayError,
     WrongSettingError,
 )
+from pod_automation.client.preview import PlannedEngagement, PlanPreview
 from pod_automation.client.results import (
     ActivityState,
     EngagementDelay,
@@ -29,6 +30,8 @@ __all__ = [
     "NotFoundError",
     "NotReadyError",
     "PendingActivity",
+    "PlanPreview",
+    "PlannedEngagement",
     "PodAutomation",
     "PodAutomationError",
     "PodAutomationStats",

@@ -1,7 +1,7 @@
 """`PodAutomation`: everything that a program can ask of the engine."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from pod_automation.client.bounds import TIMEOUT_S
 from pod_automation.client.clearing import clear
 from pod_automation.client.errors import InvalidArgumentError, translated
 from pod_automation.client.figures import pod_figures, queue_figures
+from pod_automation.client.preview import PlanPreview, an_event, preview
 from pod_automation.client.results import (
     ActivityState,
     EngagementDelay,
@@ -28,12 +29,12 @@ from pod_automation.client.results import (
 )
 from pod_automation.client.scheduling import Sent, batch_size, hand_over, job, new_job_id, pages
 from pod_automation.client.stores import Stores
-from scheduler.activity import ActivityRow, Status
+from scheduler.activity import ActivityRow, PostPlan, Status
 from scheduler.adapters.postgres_client import PendingActivity
 from scheduler.policy import DelayWindow
 from scheduler.settings import Settings, load_settings
 from scheduler.stagger import delay_ms, seed_of
-from schemas.events import EngagementType, Outcome
+from schemas.events import EngagementType, Outcome, PostDetected
 
 SCHEDULE_WAIT_S = 10.0
 APPLY_WAIT_S = 10.0
@@ -126,6 +127,23 @@ class PodAutomation:
                 raise InvalidArgumentError("activity_id is no UUID") from None
         delay = delay_ms(window, index, total, seed)
         return EngagementDelay(delay_ms=delay, scheduled_for=now() + timedelta(milliseconds=delay))
+
+    async def preview_plan(
+        self, event: PostDetected | Mapping[str, Any] | bytes, *, offline: bool = False
+    ) -> PlanPreview:
+        """When each member would engage with the post of a `post-detected` event.
+
+        As a worker with these settings would plan it now; nothing is stored or sent. What the post
+        has already counts, for which PostgreSQL is asked; `offline` takes the post for a new one
+        and asks no store. `event` is one of `schemas.events`, or its fields, or its JSON. Raises
+        `InvalidArgumentError` for what is no such event.
+        """
+        found = an_event(event)
+        existing: Mapping[str, PostPlan] = {}
+        if not offline:
+            existing = await self._stores.record(lambda record: record.plans([found.post_id]))
+        policy = self.settings.policy
+        return preview(found, policy, existing.get(found.post_id, PostPlan()))
 
     async def get_pending_activities(self, pod_id: str, limit: int = 50) -> list[PendingActivity]:
         """Rows of the pod that are pending and due, ordered by `scheduled_for` (none first) and id.

@@ -502,7 +502,29 @@ async def test_the_part_of_a_lost_wheel_comes_from_the_record(
     assert (status.waiting, status.active, status.delayed) == (in_one, in_two, 9 - in_one - in_two)
 
 
+async def test_a_preview_counts_what_the_post_has_and_stores_nothing(
+    pods: PodAutomation, settings: Settings
+) -> None:
+    await insert(settings, 1, status="scheduled", scheduled_for=datetime.now(UTC))
+    before = await rows(settings)
+    found = await pods.preview_plan(POST)
+    planned = [(each.member_id, each.engagement_type) for each in found.engagements]
+    assert planned == [("another", "like"), ("member-0", "comment"), ("another", "comment")]
+    assert found.already_planned == 1
+    alone = await pods.preview_plan(POST, offline=True)
+    assert len(alone.engagements) == 4
+    assert await rows(settings) == before
+
+
 # Stores that are away
+
+POST = {
+    "event_id": "e",
+    "pod_id": "p",
+    "post_id": "x",
+    "member_ids": ["member-0", "another"],
+    "detected_at": "2026-11-24T08:00:00Z",
+}
 
 Call = Callable[[PodAutomation], Coroutine[Any, Any, object]]
 ALL = frozenset({"Kafka", "Redis", "PostgreSQL"})
@@ -513,6 +535,7 @@ def calls(activity_id: str) -> Mapping[str, tuple[Call, Sequence[str]]]:
     record, both, queue = ("PostgreSQL",), ("PostgreSQL", "Kafka"), ("PostgreSQL", "Redis")
     return {
         "pending": (lambda pods: pods.get_pending_activities("p"), record),
+        "preview": (lambda pods: pods.preview_plan(POST), record),
         "schedule likes": (lambda pods: pods.schedule_like_jobs("p", wait_s=0.1), both),
         "schedule comments": (lambda pods: pods.schedule_comment_jobs("p", wait_s=0.1), both),
         "likes": (lambda pods: pods.schedule_like_activities([activity_id], wait_s=0.1), both),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scheduler.dispatch import Turn
-from scheduler.dispatcher import Dispatcher
+from scheduler.dispatcher import Dispatcher, Unobserved
 from scheduler.errors import FencedError, StoreUnavailableError, WheelLostError
 
 
@@ -45,14 +45,15 @@ class Owner:
         self._site = site
         self._error = error
 
-    async def take(self, *, rebuild: bool) -> None:
+    async def take(self, *, rebuild: bool) -> bool:
         self._site.takes.append(rebuild)
+        return rebuild
 
     async def run_once(self) -> Turn:
         if self._error is not None:
             raise self._error
         self._site.fired.set()
-        return Turn(0, None)
+        return Turn((), None)
 
     async def project(self) -> None:
         await asyncio.Event().wait()
@@ -64,12 +65,26 @@ class Owner:
         self._site.closed += 1
 
 
+class Seen(Unobserved):
+    """What an observer is told of shards."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def taken(self, shard: int, *, rebuilt: bool) -> None:
+        self.told.append(f"taken {shard}{' rebuilt' if rebuilt else ''}")
+
+    def left(self, shard: int) -> None:
+        self.told.append(f"left {shard}")
+
+
 class Site:
     def __init__(self, *errors: BaseException) -> None:
         self._errors = list(errors)
         self.takes: list[bool] = []
         self.closed = 0
         self.fired = asyncio.Event()
+        self.seen = Seen()
 
     def open(self, shard: int) -> Any:
         return Owner(self, self._errors.pop(0) if self._errors else None)
@@ -77,7 +92,9 @@ class Site:
     def dispatcher(self) -> Dispatcher:
         group: Any = Group()
         wheel: Any = Wakes()
-        return Dispatcher(group, wheel, self.open, partitions=1, fenced_wait_s=0.0)
+        return Dispatcher(
+            group, wheel, self.open, partitions=1, fenced_wait_s=0.0, observer=self.seen
+        )
 
 
 async def fires_again(site: Site) -> None:
@@ -109,6 +126,11 @@ async def test_a_lost_wheel_is_rebuilt_once() -> None:
     site = Site(WheelLostError(0), StoreUnavailableError("Redis", "away"))
     await fires_again(site)
     assert site.takes == [False, True, False]
+    assert site.seen.told == [
+        *("taken 0", "left 0"),
+        *("taken 0 rebuilt", "left 0"),
+        *("taken 0", "left 0"),
+    ]
 
 
 async def test_a_bug_ends_the_process() -> None:

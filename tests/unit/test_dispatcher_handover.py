@@ -11,6 +11,9 @@ from scheduler.dispatch import ShardDispatcher, Turn
 from scheduler.dispatcher import Dispatcher
 from scheduler.errors import FencedError, InstanceReplacedError
 from scheduler.ports import Wheel
+from scheduler.timer import Timer
+
+TIMER = Timer("activity", "pod", "post", "member", "like", 1, 0)
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -73,15 +76,16 @@ class Owner:
         self._story = story
         self._fenced = fenced
 
-    async def take(self, *, rebuild: bool = False) -> None:
+    async def take(self, *, rebuild: bool = False) -> bool:
         self._story.add(f"took {self._shard}")
+        return rebuild
 
     async def run_once(self) -> Turn:
         await asyncio.sleep(0)
         if self._fenced():
             raise FencedError(self._shard, "test")
         self._story.add(f"fired {self._shard}")
-        return Turn(fired=1, idle_ms=0)
+        return Turn((TIMER,), idle_ms=0)
 
     async def project(self) -> None:
         await asyncio.Event().wait()

@@ -7,8 +7,7 @@ from urllib.request import urlopen
 import pytest
 from msgspec.structs import replace
 
-from pod_automation import metrics
-from pod_automation.metrics import Metrics, served
+from pod_automation.metrics import Differences, served, serving
 from scheduler import quick_look
 from scheduler.activity import Status
 from scheduler.adapters.memory_log import MemoryPartition
@@ -162,7 +161,7 @@ REPORT = QuickReport({0: {Kind.WAITING: -3}, 1: {}}, {POSTS: {0: 17, 1: 0}})
 
 def test_metrics_are_served() -> None:
     settings = load_settings(metrics_port=free_port())
-    shown = Metrics(60.0)
+    shown = Differences(60.0)
     with served(settings, shown):
         address = f"http://127.0.0.1:{settings.metrics_port}/metrics"
         with urlopen(address, timeout=5) as answer:
@@ -181,17 +180,17 @@ def test_metrics_are_served() -> None:
 
 
 def test_a_report_grows_stale() -> None:
-    shown = Metrics(0.0)
+    shown = Differences(0.0)
     shown.tell(REPORT)
     assert not any(each.samples for each in shown.collect())
 
 
 def test_a_port_in_use_is_one_line_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = Said(monkeypatch, metrics)
+    said = Said(monkeypatch, serving)
     settings = load_settings(metrics_port=free_port())
-    with served(settings, Metrics(60.0)):
+    with served(settings, Differences(60.0)):
         said.lines()
-        with served(settings, Metrics(60.0)):
+        with served(settings, Differences(60.0)):
             told = said.lines()
     assert "POD_AUTOMATION_METRICS_PORT" in told
     assert len(told.splitlines()) == 1

@@ -1,18 +1,12 @@
-"""Metrics for Prometheus: what the last light look at the stores has found."""
+"""What the last light look at the stores has found."""
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 
-import structlog
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scheduler.quick_look import QuickReport
-from scheduler.settings import Settings
-
-log = structlog.get_logger(__name__)
 
 KINDS_LOOKED_FOR = (
     "no_wheel",
@@ -26,7 +20,7 @@ STALE_AFTER = 3
 """Intervals without a look after which the last one is no longer shown: another worker leads."""
 
 
-class Metrics(Collector):
+class Differences(Collector):
     """The last report, as gauges. Only the worker that does the chores has one."""
 
     def __init__(self, interval_s: float) -> None:
@@ -69,35 +63,3 @@ class Metrics(Collector):
         yield differences
         yield last_run
         yield lag
-
-
-@contextmanager
-def served(settings: Settings, metrics: Metrics) -> Iterator[None]:
-    """Serve `metrics` over HTTP, where a port is set. One that cannot be used is told in a line and
-    stops nothing: a worker that does its work without metrics is better than none."""
-    if not settings.metrics_port:
-        yield
-        return
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    try:
-        server, thread = start_http_server(
-            settings.metrics_port, settings.metrics_host, registry=registry
-        )
-    except OSError as error:
-        log.error(
-            "no metrics: POD_AUTOMATION_METRICS_HOST and POD_AUTOMATION_METRICS_PORT name an"
-            " address that cannot be used; set another port, or 0 for none",
-            host=settings.metrics_host,
-            port=settings.metrics_port,
-            reason=str(error),
-        )
-        yield
-        return
-    log.info("metrics", host=settings.metrics_host, port=settings.metrics_port)
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

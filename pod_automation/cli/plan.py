@@ -1,0 +1,141 @@
+"""`pod-automation plan`: when each member would engage, with nothing stored."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pod_automation.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from pod_automation.client.preview import PlanPreview
+
+MAX_BYTES = 900_000
+"""What Kafka would take of one event."""
+
+COLUMNS = 60
+"""Of the timeline."""
+MEMBERS = 40
+"""Members that the timeline has a line for."""
+
+MARKS = {"like": "L", "comment": "C"}
+BOTH = "*"
+
+
+def plan(
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="One event as JSON; - is standard input."),
+    ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Ask no store: take the post for a new one."),
+    ] = False,
+    json_output: AsJson = False,
+) -> None:
+    """Show when each member would engage with a post, storing and sending nothing.
+
+    Takes a post-detected event as `publish` does and plans it by the pacing that is set, as a
+    worker would. What PostgreSQL has of the post counts: members that are planned are not planned
+    again, and their likes count for the cap; with --offline the post is taken for a new one.
+
+    Without --file, the event is read from standard input.
+
+    \b
+    Examples:
+      pod-automation plan --file event.json
+      pod-automation plan --file event.json --offline --json
+    """
+    from pod_automation.cli.asking import ask
+    from pod_automation.cli.terminal import json_result
+
+    value = _read(file)
+    found = ask(lambda pods: pods.preview_plan(value, offline=offline))
+    if json_output:
+        json_result(found.as_dict())
+    else:
+        _show(found)
+
+
+def _read(file: Path | None) -> bytes:
+    if file is None and sys.stdin.isatty():
+        raise typer.BadParameter("give an event by --file, or pipe it in")
+    try:
+        if file is None or str(file) == "-":
+            value = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with file.open("rb") as opened:
+                value = opened.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
+    if len(value) > MAX_BYTES:
+        raise typer.BadParameter(f"longer than {MAX_BYTES:,} bytes, which Kafka would not take")
+    return value.removeprefix(b"\xef\xbb\xbf")
+
+
+def _show(found: "PlanPreview") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pod_automation.cli.terminal import note, result, table
+    from schemas.printable import printable
+    from schemas.times import millis, rfc3339
+
+    title = f"Post {printable(found.post_id)} of pod {printable(found.pod_id)}"
+    if not found.engagements:
+        had = f", all {found.already_planned:,} are planned" if found.already_planned else ""
+        result(f"{title}: nothing to plan{had}")
+        return
+    made = Table(
+        title=escape(f"{title}, detected {rfc3339(millis(found.detected_at))}"),
+        box=None,
+        title_justify="left",
+    )
+    made.add_column("after", justify="right")
+    for name in ("due", "what", "member"):
+        made.add_column(name)
+    for each in found.engagements:
+        made.add_row(
+            duration(each.delay_ms),
+            rfc3339(millis(each.scheduled_for)),
+            each.engagement_type,
+            escape(printable(each.member_id)),
+        )
+    table(made)
+    result("")
+    for line in timeline(found):
+        result(line)
+    if found.already_planned:
+        note(f"{found.already_planned:,} more are planned already, and stay as they are")
+
+
+def timeline(found: "PlanPreview") -> list[str]:
+    """A line for each member, from the detection of the post on: L is a like, C a comment."""
+    from schemas.printable import printable
+
+    lines: dict[str, list[str]] = {}
+    until_ms = max(1, *(each.delay_ms for each in found.engagements))
+    for each in found.engagements:
+        marks = lines.setdefault(each.member_id, ["."] * COLUMNS)
+        at = max(0, min(COLUMNS - 1, each.delay_ms * COLUMNS // until_ms))
+        marks[at] = MARKS[each.engagement_type] if marks[at] == "." else BOTH
+    shown = dict(list(lines.items())[:MEMBERS])
+    names = {member: printable(member)[:36] for member in shown}
+    width = max(len(name) for name in names.values())
+    end = duration(until_ms)
+    drawn = [f"{'':{width}}  0{end:>{COLUMNS - 1}}"]
+    drawn += [f"{names[member]:{width}}  {''.join(marks)}" for member, marks in shown.items()]
+    if len(lines) > len(shown):
+        drawn.append(f"and {len(lines) - len(shown):,} members more")
+    return drawn
+
+
+def duration(ms: int) -> str:
+    """As people say it: `5 min 30 s`, `2 h 05 min`."""
+    sign, seconds = "-" if ms < 0 else "", abs(ms) // 1000
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{sign}{hours} h {minutes:02d} min"
+    return f"{sign}{minutes} min {seconds:02d} s" if minutes else f"{sign}{seconds} s"
