@@ -61,16 +61,24 @@ local overdue, held = {}, {}
 -- What was due before this is overdue; nothing was before 1970.
 local overdue_before = ARGV[10] ~= '' and now - tonumber(ARGV[10]) or 0
 
--- take(slot, count): up to so many due timers leave the slot, the earliest first; returns those of
--- them that are not overdue ({packed, relative due, ...}), how many left, and whether all did.
-local function take(slot, count)
-  local key = slot_prefix .. slot
-  local due = redis.call(
-    'ZRANGEBYSCORE', key, '-inf', now - slot * slot_ms, 'WITHSCORES', 'LIMIT', 0, count
-  )
+-- take(slot, count, latest): up to so many due timers leave the slot, the earliest first, or those
+-- that fell due last; returns those of them that are not overdue ({packed, relative due, ...}), how
+-- many left, and whether all did.
+local function take(slot, count, latest)
+  local key, upto = slot_prefix .. slot, now - slot * slot_ms
+  local from, due = 0, {}
+  if latest then
+    local all_due = redis.call('ZCOUNT', key, '-inf', upto)
+    if all_due > 0 then
+      from = math.max(0, all_due - count)
+      due = redis.call('ZRANGE', key, from, all_due - 1, 'WITHSCORES')
+    end
+  else
+    due = redis.call('ZRANGEBYSCORE', key, '-inf', upto, 'WITHSCORES', 'LIMIT', 0, count)
+  end
   local taken = #due / 2
   if taken > 0 then
-    redis.call('ZREMRANGEBYRANK', key, 0, taken - 1)
+    redis.call('ZREMRANGEBYRANK', key, from, from + taken - 1)
     if slot * slot_ms < overdue_before then
       due = hold(due, slot * slot_ms, overdue_before, overdue, held)
     end

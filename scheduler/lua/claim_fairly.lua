@@ -1,10 +1,12 @@
 -- claim_fairly(index, slot_prefix, slot_ms, now, limit, turn, take): due timers leave their slots, at
--- most `limit` of them, by `take(slot, count)`, which returns {packed, relative due, ...}, how many
--- left (more, where some are overdue), and whether all of the slot did. `turn` is a number that grows.
+-- most `limit` of them, by `take(slot, count, latest)`, which returns {packed, relative due, ...}, how
+-- many left (more, where some are overdue), and whether all of the slot did. `turn` is a number that
+-- grows.
 -- Returns {{slot, {packed, relative due, ...}}, ...} and how much of `limit` is not used.
 -- While no more is due than that, it is all that is due, in its order. In a backlog the timers of pods
 -- that crowd it step aside into lanes, on a look ahead of up to SIFT batches: so who does not crowd
--- waits for no more than a batch, as far as the look reaches.
+-- waits for no more than a batch, as far as the look reaches. Behind a crowd that is longer than that,
+-- what fell due last has a quarter of each batch: what falls due now does not wait for the end of it.
 -- Cost: O(limit + lanes); where a pod crowds O(SIFT * limit * log(timers of its lane)).
 
 local SIFT = 4
@@ -79,7 +81,31 @@ local function claim_fairly(index, slot_prefix, slot_ms, now, limit, turn, take)
     return room
   end
 
-  local room, looks = limit, SIFT * limit
+  -- What fell due last and has no lane, at most `room` of it, on a look of one batch back from now;
+  -- returns how much of the batch that takes.
+  local function latest(room)
+    local looks, used = limit, 0
+    local before = math.floor(now / slot_ms)
+    while used < room and looks > 0 do
+      local slot = redis.call('ZREVRANGEBYSCORE', index, before, LANES, 'LIMIT', 0, 1)[1]
+      if not slot then
+        break
+      end
+      local asked = math.min(room - used, looks)
+      local due, taken, all = take(slot, asked, true)
+      local stay = sifted(slot, due)
+      looks = looks - taken
+      overdue = overdue + taken - #due / 2
+      used = used + taken - (#due - #stay) / 2
+      groups[#groups + 1] = {slot, stay}
+      if all or taken < asked then
+        before = slot - 1
+      end
+    end
+    return used
+  end
+
+  local room, looks, looked_back = limit, SIFT * limit, false
   for _, lane in ipairs(lanes_of(index)) do
     lanes[pod_of(redis.call('ZRANGE', slot_prefix .. lane, 0, 0)[1])] = tonumber(lane)
     room = limit - in_lanes
@@ -88,6 +114,10 @@ local function claim_fairly(index, slot_prefix, slot_ms, now, limit, turn, take)
     local slot = redis.call('ZRANGEBYSCORE', index, LANES, '+inf', 'LIMIT', 0, 1)[1]
     if not slot or slot * slot_ms > now then
       break
+    end
+    if next(lanes) and not looked_back then
+      looked_back = true
+      room = room - latest(math.min(in_lanes, room))
     end
     if room <= 0 then
       room = made_room()

@@ -81,6 +81,44 @@ async def test_what_falls_due_later_does_not_wait_either(wheel: WheelView) -> No
     assert pods(second) == {OTHER: 2, CROWD: LIMIT - 2}
 
 
+@pytest.mark.parametrize("together", [True, False], ids=["in one slot", "spread"])
+async def test_a_crowd_beyond_the_look_does_not_hold_up_what_falls_due_now(
+    wheel: WheelView, together: bool
+) -> None:
+    at = now() - HOUR_MS
+    apart_ms = 1 if together else SLOT_MS // 4
+    crowd = [timer(at + i * apart_ms, pod_id=CROWD) for i in range(12 * LIMIT)]
+    first_others, later_others = burst(3, OTHER, now() - 500), burst(3, NEXT, now() - 200)
+    await wheel.add(SHARD, TOPIC, -1, 0, [*crowd, *first_others])
+    first = await claim(wheel, limit=LIMIT)
+    assert pods(first) == {OTHER: 3, CROWD: LIMIT - 3}
+    await wheel.add(SHARD, TOPIC, 0, 1, [*later_others, timer(now() + HOUR_MS)])
+    second = await claim(wheel, (1, "nonce-1"), "nonce-2", limit=LIMIT)
+    assert pods(second) == {NEXT: 3, CROWD: LIMIT - 3}
+    claimed = [*first.timers, *second.timers]
+    done = (2, "nonce-2")
+    while not (found := await claim(wheel, done, f"n-{done[0] + 1}", limit=LIMIT)).empty:
+        claimed += found.timers
+        done = (found.seq, found.nonce)
+    assert [each for each in claimed if each.pod_id == CROWD] == crowd
+    assert len(claimed) == len(crowd) + 6
+
+
+async def test_what_fell_due_last_and_is_overdue_is_held_back(wheel: WheelView) -> None:
+    crowd = burst(12 * LIMIT, CROWD, now() - HOUR_MS)
+    others = burst(3, OTHER, now() - 5000)
+    await wheel.add(SHARD, TOPIC, -1, 0, [*crowd, *others])
+    policy = OverduePolicy("postpone", 1000)
+    held: list[Timer] = []
+    done = (0, NONCE)
+    while not (found := await claim(wheel, done, f"n-{done[0] + 1}", LIMIT, overdue=policy)).empty:
+        assert found.timers == []
+        assert len(found.overdue) <= LIMIT
+        held += found.overdue
+        done = (found.seq, found.nonce)
+    assert sorted(held, key=str) == sorted([*crowd, *others], key=str)
+
+
 async def test_who_crowds_keeps_a_quarter(wheel: WheelView) -> None:
     at = now() - HOUR_MS
     many = [timer(at + 5000 + i) for i in range(3 * LIMIT)]
