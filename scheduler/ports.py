@@ -138,8 +138,9 @@ class Wheel(Protocol):
 
         Where more is due than that, a pod that has more than a quarter of a batch does not hold up
         the others: such pods together get a quarter of each batch, and what the others leave. So
-        the timers of a pod that does not crowd wait for no more than a batch; but of those that
-        are due later than four batches of such pods' timers, some of the backlog comes first.
+        the timers of a pod that does not crowd wait for no more than a batch. Where more than four
+        batches of such pods' timers stand before them, only those that fell due last do, who have
+        a quarter of each batch then; the others wait for one batch in every four that stand there.
 
         With the settling the results of the timers in that batch are awaited: `await_ms` from now
         on each becomes a timeout, unless `add` removes it before. What is left of `limit` after

@@ -1,6 +1,8 @@
 """One frozen settings object, read from the environment and checked at start."""
 
+import os
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -20,6 +22,7 @@ from schemas.events import MAX_COMMAND_ACTIVITIES
 from schemas.topics import DISPATCHER_GROUP, EXECUTOR_GROUP, WORKER_GROUP, Topics
 
 ENV_PREFIX = "POD_AUTOMATION_"
+FILE_SUFFIX = "_FILE"
 
 LIKE_JITTER = 0.10
 COMMENT_JITTER = 0.15
@@ -295,16 +298,39 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment; `overrides` come first.
+    """Settings from the environment and the files it names; `overrides` come first.
 
     Raises `SettingsError` with one line for each wrong value, naming its variable. Values are not
     repeated, since addresses may carry passwords.
     """
     try:
-        return Settings(**overrides)
+        return Settings(**{**_from_files(), **overrides})
     except ValidationError as error:
         lines = []
         for issue in error.errors(include_url=False, include_context=False, include_input=False):
             name = "".join(f"{ENV_PREFIX}{str(part).upper()}: " for part in issue["loc"][:1])
             lines.append(name + issue["msg"].removeprefix("Value error, "))
         raise SettingsError("\n".join(lines)) from None
+
+
+def _from_files() -> dict[str, str]:
+    """What is in the files that `POD_AUTOMATION_<NAME>_FILE` names, as secrets are handed out."""
+    found: dict[str, str] = {}
+    wrong: list[str] = []
+    for field in Settings.model_fields:
+        name = ENV_PREFIX + field.upper()
+        path = os.environ.get(name + FILE_SUFFIX)
+        if not path:
+            continue
+        if name in os.environ:
+            wrong.append(f"{name}{FILE_SUFFIX}: set this or {name}, not both")
+            continue
+        try:
+            # An editor ends a file with a line end, which is no part of the value.
+            found[field] = Path(path).read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            wrong.append(f"{name}{FILE_SUFFIX}: the file cannot be read: {reason}")
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+    return found

@@ -12,7 +12,13 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from scheduler.policy import HOUR_MS, MINUTE_MS
-from scheduler.settings import COMMENT_JITTER, ENV_PREFIX, LIKE_JITTER, Settings
+from scheduler.settings import (
+    COMMENT_JITTER,
+    ENV_PREFIX,
+    FILE_SUFFIX,
+    LIKE_JITTER,
+    Settings,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 COMMAND = "python -m scheduler.settings_reference"
@@ -36,8 +42,9 @@ value ends the command with exit code 2 and a line that names the variable. Valu
 repeated, as an address may carry a password. A variable that is not in these tables is ignored,
 so a misspelt name changes nothing: `pod-automation` does not warn of it.
 
-No file is read. `docker compose` passes on what is in `.env`; `pod-automation stack` writes
-`stack.env` for you to load into your shell.
+With `{FILE_SUFFIX}` behind its name a variable names a file that holds the value, as for secrets:
+`{ENV_PREFIX}POSTGRES_DSN{FILE_SUFFIX}=/run/secrets/dsn`. No other file is read: `docker compose`
+passes on what is in `.env`; `pod-automation stack` writes `stack.env` to load into your shell.
 
 All processes of one engine need the same servers, names and pacing.
 """

@@ -14,7 +14,7 @@ import pytest
 
 from pod_automation.executor import Engagement
 from scheduler import settings_reference
-from scheduler.settings import ENV_PREFIX, Settings
+from scheduler.settings import ENV_PREFIX, FILE_SUFFIX, Settings
 from schemas.codec import decode
 from schemas.events import ExecuteEngagement, PostDetected
 from schemas.examples import EXAMPLES
@@ -70,7 +70,8 @@ def test_paths_in_code_spans_exist(page: Path) -> None:
 @each_page
 def test_variables_exist(page: Path) -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
-    assert set(re.findall(rf"{ENV_PREFIX}[A-Z_]*[A-Z]", text_of(page))) <= known
+    named = set(re.findall(rf"{ENV_PREFIX}[A-Z_]*[A-Z]", text_of(page)))
+    assert {name.removesuffix(FILE_SUFFIX) for name in named} <= known
 
 
 def test_configuration_is_fresh() -> None:
