@@ -37,7 +37,6 @@ class Timer(Struct, frozen=True, gc=False):
     due_ms: int
 
 
-@lru_cache(maxsize=65_536)
 def _pack_id(text: str) -> tuple[bool, bytes]:
     if len(text) == 36:
         try:
@@ -52,14 +51,16 @@ def _pack_id(text: str) -> tuple[bool, bytes]:
     return False, len(data).to_bytes(2, "big") + data
 
 
-# Members and pods repeat over all posts: caching saves most of the formatting.
+# Members and pods repeat over all posts: caching saves most of the formatting. Posts do not, and
+# would push them out.
 _uuid_text = lru_cache(maxsize=65_536)(uuid_text)
+_pack_member = lru_cache(maxsize=65_536)(_pack_id)
 
 
 @lru_cache(maxsize=4096)
 def _pack_post(pod_id: str, post_id: str, engagement_type: EngagementType) -> tuple[int, bytes]:
     # What the timers of one post share, and they come together.
-    pod_is_uuid, pod = _pack_id(pod_id)
+    pod_is_uuid, pod = _pack_member(pod_id)
     post_is_uuid, post = _pack_id(post_id)
     flags = (
         (_COMMENT if engagement_type == "comment" else 0)
@@ -72,7 +73,7 @@ def _pack_post(pod_id: str, post_id: str, engagement_type: EngagementType) -> tu
 def pack_derived(timer: Timer) -> bytes:
     """`pack`, for a timer whose id is known to be the derived one."""
     flags, post = _pack_post(timer.pod_id, timer.post_id, timer.engagement_type)
-    member_is_uuid, member = _pack_id(timer.member_id)
+    member_is_uuid, member = _pack_member(timer.member_id)
     if member_is_uuid:
         flags |= _MEMBER_UUID
     return b"%c%c%b%b" % (flags, timer.attempt, post, member)
@@ -97,7 +98,7 @@ def unpack(packed: bytes, due_ms: int) -> Timer:
     if flags & ~_COMMENT == _POD_UUID | _POST_UUID | _MEMBER_UUID:
         # Three UUIDs and a derived id: nearly every timer there is.
         pod_id = _uuid_text(packed[2:18])
-        post_id = _uuid_text(packed[18:34])
+        post_id = uuid_text(packed[18:34])
         member_id = _uuid_text(packed[34:50])
         own_id = None
     else:

@@ -107,7 +107,7 @@ def execute_engagement(
     own = _plain(activity_id)
     return (
         f'{{"event_id":"{execute_event_id(own, attempt)}","activity_id":"{own}"'
-        f',"pod_id":"{_shared(pod_id)}","post_id":"{_shared(post_id)}"'
+        f',"pod_id":"{_shared(pod_id)}","post_id":"{_plain(post_id)}"'
         f',"member_id":"{_shared(member_id)}","engagement_type":"{engagement_type}"'
         f',"attempt":{attempt},"scheduled_for":"{rfc3339(scheduled_for_ms)}"'
         f',"dispatched_at":"{rfc3339_shared(dispatched_at_ms)}"}}'
@@ -134,7 +134,7 @@ def engagement_status(
     why = "" if reason is None else f',"reason":"{_escaped(reason)}"'
     return (
         f'{{"event_id":"{named}","activity_id":"{own}"'
-        f',"pod_id":"{_shared(pod_id)}","post_id":"{_shared(post_id)}"'
+        f',"pod_id":"{_shared(pod_id)}","post_id":"{_plain(post_id)}"'
         f',"member_id":"{_shared(member_id)}","engagement_type":"{engagement_type}"'
         f',"status":"{status}","attempt":{attempt},"at":"{rfc3339_shared(at_ms)}"{due}{why}}}'
     ).encode()
@@ -145,7 +145,7 @@ def _escaped(text: str) -> str:
     return orjson.dumps(text)[1:-1].decode()
 
 
-# Pods, posts and members come again and again.
+# Pods and members come again and again; posts do not, and would push them out.
 _shared = lru_cache(maxsize=65_536)(_escaped)
 
 

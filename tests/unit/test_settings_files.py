@@ -26,7 +26,7 @@ def test_any_setting_may_be_in_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("POD_AUTOMATION_PARTITIONS_FILE", str(path))
     assert load_settings().partitions == 4
     path.write_text("four", "utf-8")
-    with pytest.raises(SettingsError, match="^POD_AUTOMATION_PARTITIONS: "):
+    with pytest.raises(SettingsError, match=r"^POD_AUTOMATION_PARTITIONS: "):
         load_settings()
 
 
