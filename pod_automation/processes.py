@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 def acked_of(settings: Settings) -> Acked:
     """Asks how far the workers have acked the topics that end activities."""
     topics = (settings.topics.engagement_executed, settings.topics.pod_commands)
-    return partial(acked, settings.kafka_bootstrap, settings.worker_group, topics)
+    return partial(acked, settings.kafka, settings.worker_group, topics)
 
 
 def token() -> str:
@@ -56,9 +56,9 @@ async def dispatcher(settings: Settings, firing: Firing | None = None) -> AsyncI
         stack.push_async_callback(wheel.close)
         record = await PostgresRecord.connect(settings.postgres_dsn)
         stack.push_async_callback(record.close)
-        statuses = KafkaStatusLog(settings.kafka_bootstrap, topics.engagement_status)
+        statuses = KafkaStatusLog(settings.kafka, topics.engagement_status)
         group = KafkaShardGroup(
-            settings.kafka_bootstrap,
+            settings.kafka,
             topics.wheel_cursor,
             settings.dispatcher_group,
             settings.session_timeout_ms,
@@ -84,7 +84,7 @@ async def dispatcher(settings: Settings, firing: Firing | None = None) -> AsyncI
                 shard,
                 wheel,
                 KafkaShardLog(
-                    settings.kafka_bootstrap,
+                    settings.kafka,
                     topics,
                     shard,
                     f"{settings.topic_prefix}dispatcher-{shard}",

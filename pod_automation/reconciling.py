@@ -24,7 +24,7 @@ async def reconciler(
         stack.push_async_callback(wheel.close)
         record = await PostgresView.connect(settings.postgres_dsn, max_connections=CONNECTIONS)
         stack.push_async_callback(record.close)
-        kafka = KafkaView(settings.kafka_bootstrap, settings.topics, settings.worker_group)
+        kafka = KafkaView(settings.kafka, settings.topics, settings.worker_group)
         stack.push_async_callback(kafka.close)
         yield Reconciler(
             wheel,
@@ -45,6 +45,6 @@ async def quick_look(settings: Settings) -> AsyncIterator[QuickLook]:
         stack.push_async_callback(wheel.close)
         record = await PostgresView.connect(settings.postgres_dsn, max_connections=1)
         stack.push_async_callback(record.close)
-        kafka = KafkaView(settings.kafka_bootstrap, settings.topics, settings.worker_group)
+        kafka = KafkaView(settings.kafka, settings.topics, settings.worker_group)
         stack.push_async_callback(kafka.close)
         yield QuickLook(wheel, record, kafka, settings.topics, settings.partitions)

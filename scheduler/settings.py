@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from scheduler.addresses import kafka_bootstrap, server_url
 from scheduler.errors import SettingsError
+from scheduler.kafka_servers import ENCRYPTED, WITH_LOGIN, KafkaServers
 from scheduler.policy import (
     HOUR_MS,
     MINUTE_MS,
@@ -47,6 +48,23 @@ class Settings(BaseSettings):
 
     kafka_bootstrap: str = Field(
         "127.0.0.1:9092", min_length=1, description="Kafka brokers, host:port, comma separated."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How brokers are spoken to: SSL encrypts, SASL is with a login."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How the login is proven."
+    )
+    kafka_sasl_username: str = Field("", description="Name of the login.")
+    kafka_sasl_password: str = Field("", repr=False, description="Its password.")
+    kafka_ca_file: str = Field(
+        "", description="Authorities that sign the brokers' certificates, PEM; empty: the system's."
+    )
+    kafka_certificate_file: str = Field(
+        "", description="Certificate that brokers ask of clients, PEM; empty: none."
+    )
+    kafka_key_file: str = Field(
+        "", description="Its key, PEM; empty: it is in the file of the certificate."
     )
     # Never shown: both may carry a password.
     redis_url: str = Field(
@@ -245,6 +263,40 @@ class Settings(BaseSettings):
                     f"{ENV_PREFIX}{kind.upper()}_MAX_DELAY_MS ({high})"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _kafka_login_is_whole(self) -> Self:
+        protocol = f"{ENV_PREFIX}KAFKA_SECURITY_PROTOCOL"
+        login = self.kafka_sasl_username or self.kafka_sasl_password
+        if self.kafka_security_protocol in WITH_LOGIN:
+            for name in ("kafka_sasl_username", "kafka_sasl_password"):
+                if not getattr(self, name):
+                    raise ValueError(
+                        f"{ENV_PREFIX}{name.upper()} is needed with {protocol}"
+                        f"={self.kafka_security_protocol}"
+                    )
+        elif login:
+            raise ValueError(f"a Kafka login needs {protocol}=SASL_SSL (or SASL_PLAINTEXT)")
+        files = self.kafka_ca_file or self.kafka_certificate_file or self.kafka_key_file
+        if files and self.kafka_security_protocol not in ENCRYPTED:
+            raise ValueError(f"certificates for Kafka need {protocol}=SSL or SASL_SSL")
+        if self.kafka_key_file and not self.kafka_certificate_file:
+            raise ValueError(f"{ENV_PREFIX}KAFKA_KEY_FILE needs {ENV_PREFIX}KAFKA_CERTIFICATE_FILE")
+        return self
+
+    @cached_property
+    def kafka(self) -> KafkaServers:
+        """The brokers, and how one gets in."""
+        return KafkaServers(
+            bootstrap=self.kafka_bootstrap,
+            protocol=self.kafka_security_protocol,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_sasl_username,
+            password=self.kafka_sasl_password,
+            ca_file=self.kafka_ca_file,
+            certificate_file=self.kafka_certificate_file,
+            key_file=self.kafka_key_file,
+        )
 
     @cached_property
     def policy(self) -> PacingPolicy:

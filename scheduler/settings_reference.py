@@ -57,8 +57,8 @@ _FIXED = f"""\
 - Brokers refuse a session shorter than their `group.min.session.timeout.ms`, which is 6 s by
   default. The grace and the stall time-out are the worker's; a dispatcher stops within bounds of
   its own.
-- Kafka is spoken to without TLS and without a login. Redis takes `rediss://`, PostgreSQL what is in
-  its address (`?sslmode=verify-full`).
+- Redis and PostgreSQL take a login and TLS in their addresses: `rediss://user:password@host:6379/0`,
+  `postgresql://user:password@host/name?sslmode=verify-full`.
 - Each engine needs a database of its own in PostgreSQL: the prefix does not part the tables.
 - Exit codes are in [cli.md](cli.md).
 """

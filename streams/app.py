@@ -12,6 +12,7 @@ from typing import Any, cast
 import faust
 import faust.streams
 from aiokafka.errors import IllegalStateError
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP, AppT, EventT, Message, StreamT
@@ -20,6 +21,7 @@ from mode.threads import ServiceThread, WorkerThread
 from scheduler.adapters import kafka_member
 from scheduler.adapters.kafka_member import METADATA_MAX_AGE_MS, NEVER_MS, heartbeat_ms
 from scheduler.errors import PermanentError
+from scheduler.kafka_servers import ENCRYPTED, WITH_LOGIN, KafkaServers
 from scheduler.ports import SourceRecord
 from scheduler.settings import Settings
 
@@ -144,6 +146,17 @@ def check_faust() -> None:
         )
 
 
+def _credentials(kafka: KafkaServers) -> SSLCredentials | SASLCredentials | None:
+    if kafka.protocol in WITH_LOGIN:
+        return SASLCredentials(
+            username=kafka.username,
+            password=kafka.password,
+            mechanism=kafka.mechanism,
+            ssl_context=kafka.tls,
+        )
+    return SSLCredentials(kafka.tls) if kafka.protocol in ENCRYPTED else None
+
+
 def build_app(
     settings: Settings,
     topics: Sequence[str],
@@ -164,7 +177,8 @@ def build_app(
         settings.worker_group,
         # Faust would let BROKER_URL and a hundred others in the environment win over what is here.
         env={},
-        broker=";".join(f"kafka://{each.strip()}" for each in settings.kafka_bootstrap.split(",")),
+        broker=";".join(f"kafka://{each}" for each in settings.kafka.bootstrap.split(",")),
+        broker_credentials=_credentials(settings.kafka),
         store="memory://",
         processing_guarantee="at_least_once",
         broker_commit_interval=COMMIT_INTERVAL_S,

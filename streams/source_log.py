@@ -9,6 +9,7 @@ from aiokafka.errors import KafkaError
 
 from scheduler.adapters.kafka_consumer import stop
 from scheduler.errors import StoreUnavailableError
+from scheduler.kafka_servers import Kafka, client_options
 from scheduler.ports import SourceRecord
 
 REQUEST_MS = 10_000
@@ -23,9 +24,9 @@ class SourceLog:
     Each method raises `StoreUnavailableError`, and may be called by several tasks.
     """
 
-    def __init__(self, bootstrap: str, topic: str, group_id: str) -> None:
+    def __init__(self, kafka: Kafka, topic: str, group_id: str) -> None:
         """`group_id` is the group whose committed offsets are asked for."""
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topic = topic
         self._group_id = group_id
         self._consumer: AIOKafkaConsumer | None = None
@@ -99,7 +100,7 @@ class SourceLog:
 
     async def _started(self, group_id: str | None) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._bootstrap,
+            **client_options(self._kafka),
             group_id=group_id,
             enable_auto_commit=False,
             # Where retention has removed what is asked for, the first record there is.

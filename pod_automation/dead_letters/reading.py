@@ -19,6 +19,7 @@ from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.adapters.kafka_topics import check_topics
 from scheduler.errors import StoreUnavailableError
+from scheduler.kafka_servers import client_options
 from scheduler.settings import Settings
 from scheduler.tasks import end_if_cancelled
 
@@ -52,7 +53,7 @@ class DeadLetters:
         await answer("Kafka", check_topics(self._settings))
         read_foreign_headers()
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._settings.kafka_bootstrap,
+            **client_options(self._settings.kafka),
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest",

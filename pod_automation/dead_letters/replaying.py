@@ -20,6 +20,7 @@ from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_producer import throw_away
 from scheduler.adapters.postgres_replays import PostgresReplays, Sent
 from scheduler.errors import EngineError, PermanentError, StoreUnavailableError
+from scheduler.kafka_servers import client_options
 from scheduler.settings import Settings
 
 BATCH_BYTES = 512 * 1024
@@ -144,7 +145,7 @@ class Replayer:
     async def _started(self) -> Any:
         if self._producer is None:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._settings.kafka_bootstrap,
+                **client_options(self._settings.kafka),
                 acks="all",
                 enable_idempotence=True,
                 max_batch_size=BATCH_BYTES,

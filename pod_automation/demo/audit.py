@@ -27,7 +27,7 @@ async def audit(
     topics, pods = settings.topics, scenario.pods
 
     def records(topic: str) -> AsyncIterator[ConsumerRecord]:
-        return read_through(settings.kafka_bootstrap, topic, settings.partitions)
+        return read_through(settings.kafka, topic, settings.partitions)
 
     tally, results, ends = Tally(pods), Results(pods), Ends(pods)
     letters = Letters(pods, scenario.broken)

@@ -4,11 +4,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from scheduler.adapters.kafka_errors import translated
+from scheduler.kafka_servers import Kafka, client_options
 
 
-async def at_work(bootstrap: str, group: str) -> bool:
+async def at_work(kafka: Kafka, group: str) -> bool:
     """Whether `group` has members, and each of them has its partitions."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = AIOKafkaAdminClient(**client_options(kafka))
     with translated():
         try:
             await admin.start()

@@ -168,8 +168,8 @@ class Demo:
                     kafka, wheels = seen.kafka.value, seen.redis.value
                     joined = kafka and kafka.workers and kafka.dispatchers
                     opened = wheels and all(wheel.gen for wheel in wheels)
-                    bootstrap, group = settings.kafka_bootstrap, settings.executor_group
-                    if joined and opened and await at_work(bootstrap, group):
+                    group = settings.executor_group
+                    if joined and opened and await at_work(settings.kafka, group):
                         return
                     await asyncio.sleep(LOOK_S)
         except TimeoutError as error:

@@ -6,13 +6,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from scheduler.adapters.kafka_errors import translated
+from scheduler.kafka_servers import Kafka, client_options
 
 POLL_MS = 500
 
 
-async def read_through(
-    bootstrap: str, topic: str, partitions: int
-) -> AsyncIterator[ConsumerRecord]:
+async def read_through(kafka: Kafka, topic: str, partitions: int) -> AsyncIterator[ConsumerRecord]:
     """Every committed record of `topic` that was there when the call began.
 
     A consumer of its own, without group or memory: it knows nothing of what others have read.
@@ -20,10 +19,10 @@ async def read_through(
     assigned = [TopicPartition(topic, number) for number in range(partitions)]
     # Uncommitted: under read_committed the end would be that of the last finished transaction.
     with translated():
-        async with AIOKafkaConsumer(bootstrap_servers=bootstrap) as asked:
+        async with AIOKafkaConsumer(**client_options(kafka)) as asked:
             ends = await asked.end_offsets(assigned)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_options(kafka),
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",

@@ -6,6 +6,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from pod_automation.demo.count import Tally
 from scheduler.adapters.kafka_errors import translated
+from scheduler.kafka_servers import client_options
 from scheduler.settings import Settings
 from scheduler.tasks import cancelled
 
@@ -16,7 +17,7 @@ async def watch_dispatched(settings: Settings, tally: Tally, reading: Callable[[
     """Count every committed `execute-engagement` in `tally` until cancelled; `reading` is called
     once it reads."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap,
+        **client_options(settings.kafka),
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",

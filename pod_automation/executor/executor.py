@@ -96,7 +96,7 @@ class Executor:
         )
         topics = settings.topics
         self._topic = topics.execute_engagement
-        self._sender = ResultSender(settings.kafka_bootstrap, topics.engagement_executed)
+        self._sender = ResultSender(settings.kafka, topics.engagement_executed)
         self._consumer: AIOKafkaConsumer | None = None
         self._committing = asyncio.Lock()
         self._committed: dict[int, int] = {}
@@ -199,7 +199,7 @@ class Executor:
 
     def _new_consumer(self) -> AIOKafkaConsumer:
         consumer = member(
-            self._settings.kafka_bootstrap,
+            self._settings.kafka,
             self._settings.executor_group,
             self._settings.session_timeout_ms,
             self._settings.instance_of("executor"),

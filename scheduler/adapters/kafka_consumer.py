@@ -7,6 +7,8 @@ from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from scheduler.kafka_servers import Kafka, client_options
+
 FETCH_BYTES = 4 << 20
 """Fetched from one partition at a time, at most."""
 
@@ -18,14 +20,14 @@ CLOSE_S = 2.0
 
 @asynccontextmanager
 async def reading(
-    bootstrap: str,
+    kafka: Kafka,
     partitions: Collection[TopicPartition] = (),
     *,
     isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """A started consumer of `partitions`, stopped in bounded time. Raises aiokafka's errors."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_options(kafka),
         isolation_level=isolation,
         enable_auto_commit=False,
         auto_offset_reset="earliest",

@@ -25,6 +25,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownMemberIdErr
 from aiokafka.protocol.group import JoinGroupRequest
 
 from scheduler.errors import InstanceReplacedError
+from scheduler.kafka_servers import Kafka, client_options
 
 HEARTBEATS_PER_SESSION = 12
 """At least: that many may get lost before a member counts as dead."""
@@ -53,7 +54,7 @@ def heartbeat_ms(session_timeout_ms: int) -> int:
 
 
 def member(
-    bootstrap: str,
+    kafka: Kafka,
     group_id: str,
     session_timeout_ms: int,
     instance_id: str | None = None,
@@ -63,7 +64,7 @@ def member(
     the partitions that stay at a rebalance. `instance_id` makes it a static member. `options` are
     aiokafka's."""
     return AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_options(kafka),
         group_id=group_id,
         group_instance_id=instance_id,
         enable_auto_commit=False,

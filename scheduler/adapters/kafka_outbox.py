@@ -16,6 +16,7 @@ from scheduler.activity import Announcement
 from scheduler.adapters.kafka_batches import Batches, send_all
 from scheduler.adapters.kafka_producer import throw_away
 from scheduler.errors import StoreUnavailableError
+from scheduler.kafka_servers import Kafka, client_options
 from scheduler.ports import SourceRecord
 from schemas.codec import engagement_status
 from schemas.events import EngagementStatus, StatusName
@@ -54,9 +55,9 @@ class KafkaOutbox:
     """
 
     def __init__(
-        self, bootstrap: str, topics: Topics, *, now_ms: Callable[[], int] = _now_ms
+        self, kafka: Kafka, topics: Topics, *, now_ms: Callable[[], int] = _now_ms
     ) -> None:
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topics = topics
         self._now_ms = now_ms
         self._producer: AIOKafkaProducer | None = None
@@ -166,7 +167,7 @@ class KafkaOutbox:
         async with self._starting:
             if self._producer is None:
                 producer = AIOKafkaProducer(
-                    bootstrap_servers=self._bootstrap,
+                    **client_options(self._kafka),
                     enable_idempotence=True,
                     max_batch_size=BATCH_BYTES,
                     request_timeout_ms=REQUEST_MS,

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from scheduler.adapters.kafka_consumer import stop
 from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_member import check_alive, leave, member, unless_replaced
+from scheduler.kafka_servers import Kafka
 from scheduler.tasks import ended
 
 log = structlog.get_logger(__name__)
@@ -26,14 +27,14 @@ class KafkaShardGroup:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: Kafka,
         topic: str,
         group_id: str,
         session_timeout_ms: int,
         instance_id: str | None = None,
     ) -> None:
         """Joins on the first `changed`, as a static member if there is an `instance_id`."""
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topic = topic
         self._group_id = group_id
         self._session_timeout_ms = session_timeout_ms
@@ -81,7 +82,7 @@ class KafkaShardGroup:
 
     async def _join(self) -> None:
         consumer = member(
-            self._bootstrap,
+            self._kafka,
             self._group_id,
             self._session_timeout_ms,
             self._instance_id,

@@ -15,6 +15,7 @@ from scheduler.adapters.kafka_consumer import reading
 from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_producer import fetched, throw_away
 from scheduler.errors import StoreUnavailableError
+from scheduler.kafka_servers import Kafka, client_options
 from scheduler.timer import Timer
 from schemas import codec
 from schemas.events import EngagementStatus, ExecuteEngagement, PodCommand, WheelCursor
@@ -55,7 +56,7 @@ class KafkaShardLog:
 
     def __init__(
         self,
-        bootstrap: str,
+        kafka: Kafka,
         topics: Topics,
         shard: int,
         transactional_id: str,
@@ -67,7 +68,7 @@ class KafkaShardLog:
         `encoding` is shared by the shards of a process: only one encodes a large batch at a time.
         Else all would end with it at one moment, and then all wait for the broker.
         """
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topics = topics
         self._shard = shard
         self._transactional_id = transactional_id
@@ -78,7 +79,7 @@ class KafkaShardLog:
     async def fence(self) -> None:
         """See `ShardLog.fence`."""
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **client_options(self._kafka),
             transactional_id=self._transactional_id,
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_batch_size=BATCH_BYTES,
@@ -97,7 +98,7 @@ class KafkaShardLog:
         with translated(self._shard):
             async with asyncio.timeout(CALL_S):
                 begin, end = await self._range(partition)
-                async with reading(self._bootstrap, [partition]) as consumer:
+                async with reading(self._kafka, [partition]) as consumer:
                     return await last_cursor(consumer, partition, begin, end)
 
     async def status_end(self) -> int:
@@ -178,7 +179,7 @@ class KafkaShardLog:
     async def _range(self, partition: TopicPartition) -> tuple[int, int]:
         # Read uncommitted on purpose: under read_committed `end_offsets` is the last stable
         # offset, which an open transaction of a moment ago may still hold back.
-        async with reading(self._bootstrap, isolation="read_uncommitted") as consumer:
+        async with reading(self._kafka, isolation="read_uncommitted") as consumer:
             begin = await consumer.beginning_offsets([partition])
             end = await consumer.end_offsets([partition])
         return begin[partition], end[partition]

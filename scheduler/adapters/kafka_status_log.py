@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from scheduler.adapters.kafka_consumer import reading
 from scheduler.adapters.kafka_errors import translated
+from scheduler.kafka_servers import Kafka
 from scheduler.ports import StatusPage, StatusReader
 
 PAGE_RECORDS = 10_000
@@ -16,9 +17,9 @@ PAGE_RECORDS = 10_000
 class KafkaStatusLog:
     """The `StatusLog` port. Readers belong to no group: their offsets are in the record."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, kafka: Kafka, topic: str) -> None:
         """Connects when a reader is opened."""
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topic = topic
 
     @asynccontextmanager
@@ -26,7 +27,7 @@ class KafkaStatusLog:
         """See `StatusLog.reader`. Raises `StoreUnavailableError`."""
         partition = TopicPartition(self._topic, shard)
         with translated():
-            async with reading(self._bootstrap, [partition]) as consumer:
+            async with reading(self._kafka, [partition]) as consumer:
                 reader = _Reader(consumer, partition)
                 reader.seek(offset)
                 yield reader

@@ -6,7 +6,9 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+from scheduler.adapters.kafka_access import check_access
 from scheduler.errors import PermanentError, StoreUnavailableError
+from scheduler.kafka_servers import Kafka, client_options
 from scheduler.settings import ENV_PREFIX, Settings
 
 MAX_REPLICAS = 3
@@ -29,7 +31,7 @@ async def ensure_topics(settings: Settings) -> list[str]:
     `PermanentError` when a topic has another number of partitions, `StoreUnavailableError` when
     Kafka is away or does not show a new topic in time.
     """
-    async with _Admin(settings.kafka_bootstrap) as admin:
+    async with _Admin(settings.kafka) as admin:
         missing = [
             name
             for name, partitions in (await _partitions(admin, settings)).items()
@@ -56,7 +58,7 @@ async def check_topics(settings: Settings) -> None:
     """Raises `PermanentError` when a topic is missing or has another number of partitions,
     `StoreUnavailableError` when Kafka is away.
     """
-    async with _Admin(settings.kafka_bootstrap) as admin:
+    async with _Admin(settings.kafka) as admin:
         found = await _partitions(admin, settings)
     missing = sorted(name for name, partitions in found.items() if not partitions)
     if missing:
@@ -66,14 +68,16 @@ async def check_topics(settings: Settings) -> None:
 class _Admin:
     """An admin client, with aiokafka's errors as the engine's."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._client = AIOKafkaAdminClient(**client_options(kafka))
 
     async def __aenter__(self) -> AIOKafkaAdminClient:
         try:
             await self._client.start()
         except (KafkaError, OSError, TimeoutError) as error:
             await self._client.close()
+            await check_access(self._kafka)
             raise StoreUnavailableError("Kafka", error) from error
         return self._client
 

@@ -13,6 +13,7 @@ from scheduler.adapters.kafka_errors import translated
 from scheduler.adapters.kafka_member import check_alive
 from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.adapters.kafka_shard_log import last_cursor
+from scheduler.kafka_servers import Kafka, client_options
 from schemas.events import WheelCursor
 from schemas.topics import Topics
 
@@ -27,9 +28,9 @@ POLL_MS = 200
 class KafkaView:
     """The `LogView` port. Offsets are asked for on one connection; each reading has its own."""
 
-    def __init__(self, bootstrap: str, topics: Topics, worker_group: str) -> None:
+    def __init__(self, kafka: Kafka, topics: Topics, worker_group: str) -> None:
         """Connects on first use."""
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._topics = topics
         self._group = worker_group
         self._asker: AIOKafkaConsumer | None = None
@@ -50,7 +51,7 @@ class KafkaView:
         spans = (await self.spans([topic], shards))[topic]
         found: dict[int, WheelCursor | None] = {}
         with translated():
-            async with reading(self._bootstrap) as consumer:
+            async with reading(self._kafka) as consumer:
                 for shard in shards:
                     partition = TopicPartition(topic, shard)
                     consumer.assign([partition])
@@ -79,7 +80,7 @@ class KafkaView:
 
     async def acked(self) -> Mapping[str, Mapping[int, int]]:
         """See `LogView.acked`."""
-        return await acked(self._bootstrap, self._group, self._topics.inputs)
+        return await acked(self._kafka, self._group, self._topics.inputs)
 
     async def offset_at(self, topic: str, shard: int, at_ms: int) -> int:
         """See `LogView.offset_at`."""
@@ -99,7 +100,7 @@ class KafkaView:
             "read_committed" if committed else "read_uncommitted"
         )
         with translated():
-            async with reading(self._bootstrap, [partition], isolation=isolation) as consumer:
+            async with reading(self._kafka, [partition], isolation=isolation) as consumer:
                 consumer.seek(partition, start)
                 while await consumer.position(partition) < end:
                     found = await consumer.getmany(
@@ -118,7 +119,7 @@ class KafkaView:
                             # Read uncommitted: `end_offsets` would else be the last stable offset,
                             # which an open transaction holds back.
                             self._asker = AIOKafkaConsumer(
-                                bootstrap_servers=self._bootstrap,
+                                **client_options(self._kafka),
                                 isolation_level="read_uncommitted",
                             )
                             await self._asker.start()
