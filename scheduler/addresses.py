@@ -1,6 +1,6 @@
 """The form of the three addresses: what a driver would choke on later, with a traceback."""
 
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 _MOST_PORT = 65_535
 
@@ -29,6 +29,10 @@ def server_url(text: str) -> str:
         parts = urlsplit(text)
     except ValueError as error:
         raise ValueError(f"this is no URL: {error}") from None
+    try:
+        parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError("what follows the ? is not name=value, joined by &") from None
     for each in parts.netloc.rpartition("@")[2].split(","):
         _, colon, port = each.rpartition(":")
         if colon and not each.endswith("]") and port:

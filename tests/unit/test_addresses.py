@@ -36,6 +36,8 @@ def test_blanks_between_brokers_are_dropped() -> None:
         ("postgres_dsn", "postgresql://a:1,b:x/y"),
         ("postgres_dsn", "postgresql://[::1/y"),
         ("postgres_dsn", "postgresql://h/a b"),
+        ("postgres_dsn", "postgresql://h/y?sslmode=require&"),
+        ("redis_url", "redis://h/0?db"),
     ],
 )
 def test_urls_that_cannot_be_read(name: str, text: str) -> None:
