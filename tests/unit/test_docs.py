@@ -12,6 +12,7 @@ from typing import Any
 import aiokafka
 import pytest
 
+from bench import publish
 from pod_automation.executor import Engagement
 from scheduler import settings_reference
 from scheduler.settings import ENV_PREFIX, FILE_SUFFIX, Settings
@@ -207,3 +208,12 @@ async def test_the_handler_in_the_readme_is_one(capsys: pytest.CaptureFixture[st
     assert isinstance(todo, ExecuteEngagement)
     await names["handle"](Engagement.of(todo))
     assert activity_id(todo.pod_id, todo.post_id, todo.member_id, "like") in capsys.readouterr().out
+
+
+def test_what_is_told_of_benchmarks_is_of_the_last_run() -> None:
+    found = json.loads(publish.RESULTS.read_bytes())
+    for page in publish.PAGES:
+        assert publish.rendered(page, found) == text_of(page)
+    assert {each.stem for each in publish.PICTURES.iterdir()} == {
+        *("rates", "bytes", "lateness", "growth", "limits")
+    }
