@@ -64,10 +64,15 @@ def _bars(found: Sequence[Row], unit: str, title: str) -> bool:
     picture.suptitle(title, x=0.01, ha="left", fontweight="bold")
     for one in axes.flat[len(chosen) :]:
         one.set_visible(False)
+    least = 1.0 if unit == "ms" else 0.1
+    shown: list[float] = []
     for one, row in zip(axes.flat, chosen, strict=False):
         everybody = {OURS: row.ours, **row.peers}
-        _everybody(one, everybody, least=1.0 if unit == "ms" else 0.1)
+        shown += [max(least, each.median) for each in everybody.values()]
+        _everybody(one, everybody, least)
         one.set_title(row.quantity)
+    # From a fraction of the least on: a bar on a logarithmic scale begins where one says.
+    axes[0][0].set_xlim(min(shown) / 4, max(shown) * 8)
     picture.tight_layout()
     return True
 
@@ -83,8 +88,6 @@ def _everybody(axes: Axes, everybody: Mapping[str, Figure], least: float) -> Non
     positive = [[max(0.0, each) for each in side] for side in spread]
     axes.barh(names, values, color=colours, xerr=positive, error_kw={"linewidth": 0.8})
     axes.set_xscale("log")
-    # From a tenth of the least on: a bar on a logarithmic scale begins where one says.
-    axes.set_xlim(left=min(values) / 4, right=max(values) * 8)
     for at, (name, value) in enumerate(_with(names, values)):
         note = " (some early)" if early(everybody[name]) else ""
         shown = max(value, max(everybody[name].values))
