@@ -267,7 +267,13 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _kafka_login_is_whole(self) -> Self:
         protocol = f"{ENV_PREFIX}KAFKA_SECURITY_PROTOCOL"
-        login = self.kafka_sasl_username or self.kafka_sasl_password
+        login, files = (
+            [f"{ENV_PREFIX}{name.upper()}" for name in names if getattr(self, name)]
+            for names in (
+                ("kafka_sasl_username", "kafka_sasl_password"),
+                ("kafka_ca_file", "kafka_certificate_file", "kafka_key_file"),
+            )
+        )
         if self.kafka_security_protocol in WITH_LOGIN:
             for name in ("kafka_sasl_username", "kafka_sasl_password"):
                 if not getattr(self, name):
@@ -276,15 +282,15 @@ class Settings(BaseSettings):
                         f"={self.kafka_security_protocol}"
                     )
         elif login:
-            raise ValueError(f"a Kafka login needs {protocol}=SASL_SSL (or SASL_PLAINTEXT)")
-        files = self.kafka_ca_file or self.kafka_certificate_file or self.kafka_key_file
+            raise ValueError(f"{login[0]} needs {protocol}=SASL_SSL (or SASL_PLAINTEXT)")
         if files and self.kafka_security_protocol not in ENCRYPTED:
-            raise ValueError(f"certificates for Kafka need {protocol}=SSL or SASL_SSL")
+            raise ValueError(f"{files[0]} needs {protocol}=SSL or SASL_SSL")
         if self.kafka_key_file and not self.kafka_certificate_file:
             raise ValueError(f"{ENV_PREFIX}KAFKA_KEY_FILE needs {ENV_PREFIX}KAFKA_CERTIFICATE_FILE")
         return self
 
-    @cached_property
+    # Not kept: a copy with other brokers must not have these.
+    @property
     def kafka(self) -> KafkaServers:
         """The brokers, and how one gets in."""
         return KafkaServers(
