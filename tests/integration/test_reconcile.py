@@ -496,12 +496,10 @@ async def test_the_command(environment: dict[str, str], settings: Settings) -> N
 
 async def test_a_worker_looks_by_itself(environment: dict[str, str], settings: Settings) -> None:
     port = free_port()
-    environment = environment | {
-        **HALF_SENT,
-        "POD_AUTOMATION_RECONCILE_INTERVAL_MS": "200",
-        "POD_AUTOMATION_METRICS_PORT": str(port),
-    }
+    environment = environment | {**HALF_SENT, "POD_AUTOMATION_RECONCILE_INTERVAL_MS": "200"}
     settings = settings_of(environment)
+    # Of the worker alone: a dispatcher would serve its own there.
+    watched = environment | {"POD_AUTOMATION_METRICS_PORT": str(port)}
 
     async def shown(line: str) -> bool:
         try:
@@ -511,7 +509,10 @@ async def test_a_worker_looks_by_itself(environment: dict[str, str], settings: S
 
     async with at_rest(environment, settings) as world:
         await _delete_timer(world)
-        async with running(environment, workers=1, dispatchers=1):
+        async with (
+            running(watched, workers=1, dispatchers=0),
+            running(environment, workers=0, dispatchers=1),
+        ):
             name = "pod_automation_reconcile_differences"
             await until(lambda: shown(f'{name}{{kind="waiting",shard="0"}} 1.0'), "it told")
             assert await shown(f'{name}{{kind="waiting",shard="1"}} 0.0')
