@@ -84,7 +84,7 @@ def main() -> int:
         return 130
     if file == RESULTS:
         publish(found)
-        console.print("tables and pictures are in docs/benchmarks.md and docs/benchmarks/")
+        console.print("tables and pictures are in README.md, docs/benchmarks.md, docs/benchmarks/")
     return 0
 
 

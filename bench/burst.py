@@ -1,7 +1,6 @@
 """A burst: a million timers of one pod fall due at once, and everybody else goes on."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -12,9 +11,9 @@ from bench.lateness import quantile
 from bench.load import Shards, World, insert, total
 from bench.meter import Spent
 from bench.results import Figure
-from bench.rolling import PACING
+from bench.rolling import PACING, SHARES
 from bench.site import Site
-from bench.steady import RATE, Done, comment, produce
+from bench.steady import RATE, Done, comment, now_ms, produce
 from schemas.codec import decode
 from schemas.events import ExecuteEngagement
 from schemas.times import millis
@@ -28,7 +27,7 @@ WAITING = 2000
 
 LEAD_S = 4
 AFTER_S = 2
-SHARES = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+NEAR, FAR = "in the same shards", "in other shards"
 
 Late = Mapping[str, Sequence[int]]
 """Sorted lateness in milliseconds of the others' timers, by where they are."""
@@ -48,7 +47,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
             notes=notes | {"processor": [spent for _, _, spent in found]},
         )
     ]
-    for place in ("in the same shards", "in other shards"):
+    for place in (NEAR, FAR):
         figures += [
             Figure(
                 name=f"burst of {count:,}, others {place}, lateness {name}",
@@ -66,7 +65,7 @@ async def once(bench: Bench, count: int) -> tuple[float, Late, Spent]:
     """Timers a second from the moment they are due, and how late the others' were meanwhile."""
     async with bench.site() as site:
         # Due long from now, for the wheel; overdue, once the dispatcher may have them.
-        due_ms = _now_ms() + 1000 * (LEAD_S + 10 + count // 15_000)
+        due_ms = now_ms() + 1000 * (LEAD_S + 10 + count // 15_000)
         burst = World(pods=1).timers(count, CROWDED, due_ms, due_ms + 1)
         await insert(site.settings, burst)
         await site.open_wheels(burst)
@@ -76,13 +75,13 @@ async def once(bench: Bench, count: int) -> tuple[float, Late, Spent]:
         ):
             await worker.said("partitions assigned")
             await dispatcher.said("shard taken", len(site.shards))
-            assert _now_ms() + 1000 * LEAD_S < due_ms, "too slow for its own measurement"
-            await asyncio.sleep((due_ms - _now_ms()) / 1000 - LEAD_S)
+            assert now_ms() + 1000 * LEAD_S < due_ms, "too slow for its own measurement"
+            await asyncio.sleep((due_ms - now_ms()) / 1000 - LEAD_S)
             meter = bench.meter(dispatcher)
             spent: list[Spent] = []
 
             async def drained() -> None:
-                await asyncio.sleep(max(0, due_ms - _now_ms()) / 1000)
+                await asyncio.sleep(max(0, due_ms - now_ms()) / 1000)
                 meter.start()
 
                 async def fired() -> int:
@@ -135,13 +134,8 @@ async def _told(site: Site, burst: Shards, due_ms: int, published: int) -> tuple
     await site.each(site.settings.topics.execute_engagement, take)
     assert len(seen) == total(burst) + published
     during = [each for each in done if due_ms <= each.due_ms < last_ms]
-    places: dict[str, list[int]] = {"in the same shards": [], "in other shards": []}
-    for each in during:
-        place = "in the same shards" if each.shard in burst else "in other shards"
-        places[place].append(each.late_ms)
-    late = {place: sorted(found) for place, found in places.items()}
+    late = {
+        NEAR: sorted(each.late_ms for each in during if each.shard in burst),
+        FAR: sorted(each.late_ms for each in during if each.shard not in burst),
+    }
     return total(burst) / (last_ms - due_ms) * 1000, late
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from msgspec import convert
 
-from bench.comparison import BULLMQ, early, goals, rows, shares
+from bench.comparison import BULLMQ, Row, early, goals, rows, shares
 from bench.results import (
     FIRE,
     IDLE,
@@ -111,8 +111,7 @@ def peers(found: Mapping[str, Any]) -> str:
         best = row.best
         ahead = "" if best is None else f"{_times(row.ahead_of(best))} ({best})"
         others = [_cell(row.peers.get(title)) for title in titles]
-        unit = f", {row.ours.unit}" if row.ours.unit.partition("/")[0] not in row.quantity else ""
-        lines.append([f"{row.quantity}{unit}", f"**{_cell(row.ours)}**", *others, ahead])
+        lines.append([_named(row), f"**{_cell(row.ours)}**", *others, ahead])
     return _table(["", OURS, *titles, "ahead of the nearest"], "l" + "r" * (len(titles) + 2), lines)
 
 
@@ -124,9 +123,8 @@ def brief(found: Mapping[str, Any]) -> str:
             continue
         best = row.best
         nearest = "" if best is None else f"{_cell(row.peers[best])} ({best})"
-        unit = "" if row.ours.unit.partition("/")[0] in row.quantity else f", {row.ours.unit}"
         bullmq = _cell(row.peers.get(BULLMQ))
-        lines.append([f"{row.quantity}{unit}", f"**{_cell(row.ours)}**", bullmq, nearest])
+        lines.append([_named(row), f"**{_cell(row.ours)}**", bullmq, nearest])
     head = ["", OURS, BULLMQ, "nearest of five"]
     where, date = found["machine"], found["date"].partition("T")[0]
     return (
@@ -215,6 +213,12 @@ def _spread(figures: Sequence[Figure]) -> str:
 
 def _verdict(reached: bool | None) -> str:
     return "reached" if reached else "**missed**"
+
+
+def _named(row: Row) -> str:
+    """Its quantity, with the unit where that does not say it."""
+    unit = row.ours.unit
+    return row.quantity if unit.partition("/")[0] in row.quantity else f"{row.quantity}, {unit}"
 
 
 def _cell(figure: Figure | None) -> str:

@@ -49,7 +49,7 @@ Feed = Callable[[Site, int, float, Fault], Awaitable[Sequence[Done]]]
 
 async def timers(site: Site, seconds: int, after_s: float, fault: Fault) -> Sequence[Done]:
     """For dispatchers: timers that fall due; done is dispatched, by the wheel's clock."""
-    from_ms = _now_ms() + 1000 * LEAD_S
+    from_ms = now_ms() + 1000 * LEAD_S
     world = World(seed=from_ms)
     shards = world.timers(RATE * seconds, len(site.shards), from_ms, from_ms + 1000 * seconds)
     topic = site.settings.topics.execute_engagement
@@ -60,7 +60,7 @@ async def timers(site: Site, seconds: int, after_s: float, fault: Fault) -> Sequ
             await consumer.position(each)
         await insert(site.settings, shards)
         await site.add(shards)
-        assert _now_ms() < from_ms, "too slow for its own measurement"
+        assert now_ms() < from_ms, "too slow for its own measurement"
         striking = asyncio.create_task(_strike(from_ms, after_s, fault))
         async with asyncio.timeout(LEAD_S + seconds + GRACE_S):
             found = await _fired(consumer, lambda: total(shards))
@@ -72,7 +72,7 @@ async def plans(site: Site, seconds: int, after_s: float, fault: Fault) -> Seque
     """For workers and dispatchers together: events whose one comment falls due `PLAN_MS` later,
     which must be the pacing; done is dispatched."""
     topics = site.settings.topics
-    run = str(_now_ms())
+    run = str(now_ms())
     partitions = [TopicPartition(topics.execute_engagement, each) for each in site.shards]
     async with reading(site.settings.kafka_bootstrap, partitions) as consumer:
         await consumer.seek_to_end(*partitions)
@@ -100,7 +100,7 @@ async def plans(site: Site, seconds: int, after_s: float, fault: Fault) -> Seque
 async def events(site: Site, seconds: int, after_s: float, fault: Fault) -> Sequence[Done]:
     """For workers: events that are published; done is that their row is there."""
     topic = site.settings.topics.post_detected
-    run = str(_now_ms())
+    run = str(now_ms())
     sent: dict[str, int] = {}
 
     def event(number: int, at_ms: int) -> bytes:
@@ -128,7 +128,7 @@ async def events(site: Site, seconds: int, after_s: float, fault: Fault) -> Sequ
 async def engagements(site: Site, seconds: int, after_s: float, fault: Fault) -> Sequence[Done]:
     """For executors: engagements that are dispatched; done is handled, by a handler at once."""
     topics = site.settings.topics
-    run = str(_now_ms())
+    run = str(now_ms())
     sent: dict[str, int] = {}
 
     def event(number: int, at_ms: int) -> bytes:
@@ -215,25 +215,26 @@ async def produce(
     """Publish `event(number, now)` at the rate, to each shard in turn, for so long and until the
     fault is over; returns how many."""
     async with AIOKafkaProducer(bootstrap_servers=site.settings.kafka_bootstrap) as producer:
-        began_ms = _now_ms()
+        began_ms = now_ms()
         striking = asyncio.create_task(_strike(began_ms, after_s, fault))
         sent = []
         for number in itertools.count():
             if number >= rate * seconds and striking.done():
                 break
             due_ms = began_ms + 1000 * number // rate
-            await asyncio.sleep(max(0, due_ms - _now_ms()) / 1000)
+            await asyncio.sleep(max(0, due_ms - now_ms()) / 1000)
             shard = number % len(site.shards)
-            sent.append(await producer.send(topic, event(number, _now_ms()), partition=shard))
+            sent.append(await producer.send(topic, event(number, now_ms()), partition=shard))
         await asyncio.gather(*sent)
         await striking
         return len(sent)
 
 
 async def _strike(from_ms: int, after_s: float, fault: Fault) -> None:
-    await asyncio.sleep(max(0.0, (from_ms - _now_ms()) / 1000 + after_s))
+    await asyncio.sleep(max(0.0, (from_ms - now_ms()) / 1000 + after_s))
     await fault()
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
+    """This machine's clock, in milliseconds UTC."""
     return time.time_ns() // 1_000_000

@@ -1,10 +1,15 @@
-"""The event loop of a long-running process."""
+"""Event loops: uvloop's where there is one, and an end for what has been left running."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
+
+from scheduler.tasks import ended
+
+_T = TypeVar("_T")
 
 LEFT_S = 5.0
 """How long what `main` has left behind may take to end."""
@@ -14,11 +19,17 @@ AGAIN_S = 0.5
 log = structlog.get_logger(__name__)
 
 
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """As `asyncio.run`: the result of `main`, once all that it has left running has ended."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
 def run_to_the_end(main: Coroutine[Any, Any, None], *, left_s: float = LEFT_S) -> None:
     """Run `main`, then end whatever it has left running; raises what `main` raises.
 
-    `asyncio.run` waits for such tasks for ever, and those of a library that has crashed may never
-    end: the process would keep its place and do nothing. After `left_s` they are left behind.
+    `run` waits for such tasks for ever, and those of a library that has crashed may never end: the
+    process would keep its place and do nothing. After `left_s` they are left behind.
     """
     runner = asyncio.Runner(loop_factory=_loop_factory())
     try:
@@ -33,17 +44,16 @@ def run_to_the_end(main: Coroutine[Any, Any, None], *, left_s: float = LEFT_S) -
 
 async def _end_others(left_s: float) -> list[str]:
     """Cancel all other tasks; returns the names of those that have not ended in time."""
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + left_s
-    # Again and again: what ends may have begun another, and one cancellation may be swallowed.
-    while others := asyncio.all_tasks() - {asyncio.current_task()}:
-        remaining_s = deadline_s - loop.time()
-        if remaining_s <= 0:
-            return sorted(task.get_name() for task in others)
-        for task in others:
-            task.cancel()
-        await asyncio.wait(others, timeout=min(AGAIN_S, remaining_s))
-    return []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(left_s):
+            # What ends may have begun another.
+            while others := _others():
+                await ended(*others, again_s=AGAIN_S)
+    return sorted(task.get_name() for task in _others())
+
+
+def _others() -> set["asyncio.Task[Any]"]:
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -151,7 +151,9 @@ async def _apply(
     async with _chores(settings, differences) as chores:
         beside = asyncio.create_task(chores.run(stop), name="chores")
         try:
-            await run(settings, stop, counting=applying.counting)
+            # Nothing is counted where nobody can look.
+            counting = applying.counting if settings.metrics_port else None
+            await run(settings, stop, counting=counting)
         finally:
             await ended(beside)
 

@@ -266,25 +266,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _kafka_login_is_whole(self) -> Self:
-        protocol = f"{ENV_PREFIX}KAFKA_SECURITY_PROTOCOL"
-        login, files = (
-            [f"{ENV_PREFIX}{name.upper()}" for name in names if getattr(self, name)]
-            for names in (
-                ("kafka_sasl_username", "kafka_sasl_password"),
-                ("kafka_ca_file", "kafka_certificate_file", "kafka_key_file"),
-            )
-        )
-        if self.kafka_security_protocol in WITH_LOGIN:
-            for name in ("kafka_sasl_username", "kafka_sasl_password"):
-                if not getattr(self, name):
-                    raise ValueError(
-                        f"{ENV_PREFIX}{name.upper()} is needed with {protocol}"
-                        f"={self.kafka_security_protocol}"
-                    )
-        elif login:
-            raise ValueError(f"{login[0]} needs {protocol}=SASL_SSL (or SASL_PLAINTEXT)")
-        if files and self.kafka_security_protocol not in ENCRYPTED:
-            raise ValueError(f"{files[0]} needs {protocol}=SSL or SASL_SSL")
+        chosen, protocol = self.kafka_security_protocol, f"{ENV_PREFIX}KAFKA_SECURITY_PROTOCOL"
+        for name in ("kafka_sasl_username", "kafka_sasl_password"):
+            variable, given = ENV_PREFIX + name.upper(), bool(getattr(self, name))
+            if chosen in WITH_LOGIN and not given:
+                raise ValueError(f"{variable} is needed with {protocol}={chosen}")
+            if chosen not in WITH_LOGIN and given:
+                raise ValueError(f"{variable} needs {protocol}=SASL_SSL (or SASL_PLAINTEXT)")
+        for name in ("kafka_ca_file", "kafka_certificate_file", "kafka_key_file"):
+            if chosen not in ENCRYPTED and getattr(self, name):
+                raise ValueError(f"{ENV_PREFIX}{name.upper()} needs {protocol}=SSL or SASL_SSL")
         if self.kafka_key_file and not self.kafka_certificate_file:
             raise ValueError(f"{ENV_PREFIX}KAFKA_KEY_FILE needs {ENV_PREFIX}KAFKA_CERTIFICATE_FILE")
         return self

@@ -252,13 +252,9 @@ class Worker:
                 log.debug("lag cannot be seen", reason=str(error))
 
 
-def _as_it_is(outbox: Outbox) -> Outbox:
-    return outbox
-
-
 @asynccontextmanager
 async def worker(
-    settings: Settings, counting: Callable[[Outbox], Outbox] = _as_it_is
+    settings: Settings, counting: Callable[[Outbox], Outbox] | None = None
 ) -> AsyncIterator[Worker]:
     """A worker over the stores that `settings` names, once all of them answer. Its output goes
     through what `counting` makes of the outbox.
@@ -283,22 +279,23 @@ async def worker(
         wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
         stack.push_async_callback(wheel.close)
         await patience.until_done(wheel.ping)
-        outbox = KafkaOutbox(settings.kafka, settings.topics)
-        stack.push_async_callback(outbox.close)
+        kafka_outbox = KafkaOutbox(settings.kafka, settings.topics)
+        stack.push_async_callback(kafka_outbox.close)
+        outbox: Outbox = kafka_outbox if counting is None else counting(kafka_outbox)
         sources: dict[str, SourceLog] = {}
         for topic in settings.topics.inputs:
             # One each: a long read of one topic must not hold up another.
             source = SourceLog(settings.kafka, topic, settings.worker_group)
             stack.push_async_callback(source.close)
             sources[topic] = source
-        yield Worker(settings, record=record, wheel=wheel, outbox=counting(outbox), sources=sources)
+        yield Worker(settings, record=record, wheel=wheel, outbox=outbox, sources=sources)
 
 
 async def run_worker(
     settings: Settings,
     stop: asyncio.Event,
     *,
-    counting: Callable[[Outbox], Outbox] = _as_it_is,
+    counting: Callable[[Outbox], Outbox] | None = None,
 ) -> None:
     """Apply events until `stop` is set; stores may be away at the start as at any other time. For
     `counting` see `worker`.

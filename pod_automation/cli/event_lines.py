@@ -20,7 +20,8 @@ MAX_LINE_BYTES = 900_000
 MAX_PROBLEMS = 100
 """Problems kept with their reason; the rest is counted."""
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
+"""Some editors and shells put it there, and it is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,7 @@ def read(file: BinaryIO) -> Iterator[Event | Problem]:
         number += 1
         cut = len(line) > MAX_LINE_BYTES and not line.endswith(b"\n")
         if number == 1:
-            # Some editors and shells put it there, and it is no JSON.
-            line = line.removeprefix(_BOM)
+            line = line.removeprefix(BOM)
         if cut:
             while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                 pass

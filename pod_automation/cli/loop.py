@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from pod_automation import loop
 from scheduler.errors import StoreUnavailableError
 
 _T = TypeVar("_T")
@@ -14,11 +15,7 @@ ANSWER_S = 15.0
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
     """The result of `main`; Ctrl-C cancels it and raises `KeyboardInterrupt`."""
-    try:
-        import uvloop
-    except ImportError:  # not published for this platform; slower, and nothing else
-        return asyncio.run(main)
-    return uvloop.run(main)
+    return loop.run(main)
 
 
 async def answer(store: str, asked: Coroutine[Any, Any, _T], within_s: float = ANSWER_S) -> _T:

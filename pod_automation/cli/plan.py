@@ -6,13 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pod_automation.cli.options import AsJson
+from pod_automation.cli.options import AsJson, opened
 
 if TYPE_CHECKING:
     from pod_automation.client.preview import PlanPreview
-
-MAX_BYTES = 900_000
-"""What Kafka would take of one event."""
 
 COLUMNS = 60
 """Of the timeline."""
@@ -59,19 +56,17 @@ def plan(
 
 
 def _read(file: Path | None) -> bytes:
+    from pod_automation.cli.event_lines import BOM, MAX_LINE_BYTES
+
     if file is None and sys.stdin.isatty():
         raise typer.BadParameter("give an event by --file, or pipe it in")
-    try:
-        if file is None or str(file) == "-":
-            value = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with file.open("rb") as opened:
-                value = opened.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
-    if len(value) > MAX_BYTES:
-        raise typer.BadParameter(f"longer than {MAX_BYTES:,} bytes, which Kafka would not take")
-    return value.removeprefix(b"\xef\xbb\xbf")
+    with opened(file) as source:
+        value = source.read(MAX_LINE_BYTES + 1)
+    if len(value) > MAX_LINE_BYTES:
+        raise typer.BadParameter(
+            f"longer than {MAX_LINE_BYTES:,} bytes, which Kafka would not take"
+        )
+    return value.removeprefix(BOM)
 
 
 def _show(found: "PlanPreview") -> None:

@@ -1,14 +1,13 @@
 """`pod-automation publish`: post-detected events, from options or NDJSON."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
-from pod_automation.cli.options import AsJson
+from pod_automation.cli.options import AsJson, opened
 
 
 class Type(StrEnum):
@@ -139,18 +138,9 @@ def _from_file(file: Path | None, *, skip_invalid: bool, dry_run: bool, as_json:
         raise typer.BadParameter(
             "give an event by options (--pod, --post, --members), or --file, or pipe NDJSON in"
         )
-    with _opened(file) as source:
+    with opened(file) as source:
         code = publish_lines(source, skip_invalid=skip_invalid, dry_run=dry_run, as_json=as_json)
     raise typer.Exit(code)
-
-
-def _opened(file: Path | None) -> AbstractContextManager[BinaryIO]:
-    if file is None or str(file) == "-":
-        return nullcontext(sys.stdin.buffer)
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _derived_id(fields: dict[str, object]) -> str:

@@ -12,6 +12,7 @@ from pod_automation import logs
 from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Handler, dry_run
 from pod_automation.executor.executor import Executor, StuckHandlersError
+from pod_automation.loop import run
 from scheduler.adapters.kafka_topics import check_topics
 from scheduler.patience import Patience
 from scheduler.settings import Settings, load_settings
@@ -94,12 +95,7 @@ def serve(
             log.info("stopped", process="executor")
 
     try:
-        try:
-            import uvloop
-        except ImportError:  # not published for this platform; slower, and nothing else
-            asyncio.run(main())
-        else:
-            uvloop.run(main())
+        run(main())
     finally:
         # Not before the loop is closed: that waits for handlers that do not let themselves end.
         watchdog.stop()

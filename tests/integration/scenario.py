@@ -246,6 +246,20 @@ async def settled(settings: Settings, published: Published) -> None:
         await connection.close()
 
 
+async def executed(dsn: str, count: int) -> None:
+    """Wait until so many activities are executed."""
+    connection = await asyncpg.connect(dsn)
+
+    async def done() -> bool:
+        sql = "select count(*) from pod_activities where status = 'executed'"
+        return bool(await connection.fetchval(sql) == count)
+
+    try:
+        await until(done, f"{count} activities executed")
+    finally:
+        await connection.close()
+
+
 async def judge(settings: Settings, published: Published) -> None:
     """Everything that was promised, checked from outside."""
     events = await fired(settings)

@@ -16,10 +16,9 @@ from redis.asyncio import Redis
 from pod_automation.cli.exit_codes import ExitCode
 from pod_automation.stack.ports import HOST
 from tests.fixtures.tls_front import TlsFront
-from tests.integration.scenario import EngineProcess
+from tests.integration.scenario import EngineProcess, executed
 from tests.integration.test_cli import pod_automation
 from tests.integration.test_secured_kafka import SOON
-from tests.integration.worker_bench import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,16 +90,7 @@ async def test_all_that_runs_for_long_needs_no_more(
         for process in processes:
             await process.start()
         await pod_automation(restricted, "publish", "--pod", "p", "--post", "x", "--members", "a,b")
-        connection = await asyncpg.connect(environment[DSN])
-
-        async def executed() -> bool:
-            sql = "select count(*) from pod_activities where status = 'executed'"
-            return bool(await connection.fetchval(sql) == 4)
-
-        try:
-            await until(executed, "four engagements executed")
-        finally:
-            await connection.close()
+        await executed(environment[DSN], 4)
         for command in (
             ("status", "--json"),
             ("stats", "--pod", "p"),

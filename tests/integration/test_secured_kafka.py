@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import asyncpg
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import (
@@ -20,9 +19,8 @@ from pod_automation.stack.folder import StackFolder
 from pod_automation.stack.kafka import KafkaPart
 from pod_automation.stack.ports import HOST, choose_ports
 from pod_automation.stack.running import RunningPart
-from tests.integration.scenario import EngineProcess
+from tests.integration.scenario import EngineProcess, executed
 from tests.integration.test_cli import pod_automation
-from tests.integration.worker_bench import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -159,16 +157,7 @@ async def test_the_engine_gets_in(environment: dict[str, str], secured: Secured,
         arguments = ("publish", "--pod", "p", "--post", "x", "--members", "ann,bob")
         outcome = await pod_automation(environment, *arguments)
         assert outcome.code == 0, outcome.err
-        connection = await asyncpg.connect(environment["POD_AUTOMATION_POSTGRES_DSN"])
-
-        async def executed() -> bool:
-            sql = "select count(*) from pod_activities where status = 'executed'"
-            return bool(await connection.fetchval(sql) == 4)
-
-        try:
-            await until(executed, "four engagements executed")
-        finally:
-            await connection.close()
+        await executed(environment["POD_AUTOMATION_POSTGRES_DSN"], 4)
         outcome = await pod_automation(environment, "status", "--json")
         assert outcome.code == 0, outcome.err
         outcome = await pod_automation(environment, "reconcile", "--json")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pod_automation import InvalidArgumentError, PodAutomation
+from pod_automation.cli.event_lines import MAX_LINE_BYTES
 from pod_automation.cli.exit_codes import ExitCode
-from pod_automation.cli.plan import COLUMNS, MAX_BYTES, MEMBERS, duration, timeline
+from pod_automation.cli.plan import COLUMNS, MEMBERS, duration, timeline
 from pod_automation.client.preview import preview
 from scheduler.activity import PostPlan
 from scheduler.planner import extended, plan
@@ -116,7 +117,7 @@ def test_nobody_to_plan_for() -> None:
         ("", "empty"),
         ("{", "not JSON"),
         (json.dumps({**EVENT, "pod_id": 7}), "pod_id"),
-        (json.dumps(EVENT) + " " * MAX_BYTES, "longer than"),
+        (json.dumps(EVENT) + " " * MAX_LINE_BYTES, "longer than"),
     ],
 )
 def test_what_is_no_event_is_wrong_usage(tmp_path: Path, text: str, named: str) -> None:
