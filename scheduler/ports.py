@@ -5,7 +5,7 @@ the last record applied, -1 when there is none. Times are milliseconds UTC. Ever
 `StoreUnavailableError`.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Literal, Protocol
@@ -21,11 +21,13 @@ from scheduler.activity import (
     Standing,
     StatusChange,
 )
+from scheduler.controls import Subject
 from scheduler.policy import OverduePolicy
 from scheduler.timer import Timer
 from schemas.events import PodCommand, WheelCursor
 
 NOTHING_BEFORE: Mapping[str, int] = MappingProxyType({})
+NOBODY: Mapping[Subject, bool] = MappingProxyType({})
 
 
 class Claim(Struct, frozen=True):
@@ -63,9 +65,9 @@ class WheelState(Struct, frozen=True):
 
 
 class WheelSize(Struct, frozen=True):
-    """`pending` timers that wait, of which `due` are due and `held` are held back as overdue;
-    `in_flight` in the claimed batch; `awaited`: attempts that were fired and whose result has not
-    come; the earliest time of all but those held back."""
+    """`pending` timers that wait, of which `due` are due, `held` are held back as overdue, and
+    `parked` have fallen due since their pod or member was paused; `in_flight` in the claimed batch; `awaited`: attempts that were fired and whose result has not
+    come; the earliest time of all that are neither held back nor paused."""
 
     gen: str | None
     pending: int
@@ -75,6 +77,7 @@ class WheelSize(Struct, frozen=True):
     due: int = 0
     awaited: int = 0
     held: int = 0
+    parked: int = 0
 
 
 class Wheel(Protocol):
@@ -98,6 +101,7 @@ class Wheel(Protocol):
         remove: Sequence[Timer] = (),
         after: Mapping[str, int] = NOTHING_BEFORE,
         planned: bool = False,
+        pauses: Mapping[Subject, bool] = NOBODY,
     ) -> int:
         """Add `timers` and move the watermark of `topic` from `expected` to `upto`.
 
@@ -114,10 +118,31 @@ class Wheel(Protocol):
         `planned`: all of `timers` have just been planned, so that their ids are the derived ones,
         and nobody need work them out again.
 
+        `pauses`: who is paused from now on (true), or is no longer. Timers of who is paused do not
+        fire: they keep their place, and are parked as they fall due. Those that were parked are due
+        again when neither their pod, nor their member, nor everybody is paused any more.
+
         Returns the watermark after the call: `upto` when it moved; anything else means that
         another writer was there first and nothing has changed. Raises `WheelLostError` as
         `watermark` does, and `ValueError` for an `upto` before `expected`: what had fired would be
         added again.
+        """
+
+    async def set_aside(
+        self,
+        shard: int,
+        topic: str,
+        expected: int,
+        timers: Sequence[Timer],
+        *,
+        after: Mapping[str, int] = NOTHING_BEFORE,
+    ) -> Sequence[bool] | None:
+        """Hold back those of `timers` that still wait, whom an input of `topic` is about to change,
+        until `add` removes or moves them.
+
+        Returns, for each, whether it is held back now: such a timer cannot fire. None when the
+        watermark of `topic` is not at `expected`, and then nothing has changed. `after` and errors
+        as for `add`. To be called again, it does nothing more. Not for more than `MAX_FIND`.
         """
 
     async def take(self, shard: int, epoch: str) -> WheelState:
@@ -180,8 +205,10 @@ class Wheel(Protocol):
         watermarks: Mapping[str, int],
         *,
         holding: tuple[int, int] | None = None,
+        paused: Collection[Subject] = (),
     ) -> None:
-        """End a rebuild: set seq, nonce, watermarks and `gen` in one step. Raises `FencedError`.
+        """End a rebuild: set seq, nonce, watermarks, who is `paused`, and `gen` in one step. Raises
+        `FencedError`.
 
         `holding`: how many timers, and how many awaited ones, have been loaded. Raises
         `WheelLostError` if the wheel holds other numbers: it has gone back in time meanwhile.

@@ -11,6 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from scheduler.controls import Subject
 from schemas.events import EngagementType
 from schemas.ids import activity_id as derived_id
 from schemas.ids import uuid_text
@@ -68,6 +69,14 @@ def _pack_post(pod_id: str, post_id: str, engagement_type: EngagementType) -> tu
         | (_POST_UUID if post_is_uuid else 0)
     )
     return flags, pod + post
+
+
+def subject_key(subject: Subject) -> bytes:
+    """How the wheel names who is paused (lua/paused.lua): by the bytes that their timers hold."""
+    if subject.scope == "all":
+        return b"all"
+    is_uuid, packed = _pack_id(subject.name)
+    return b"%b%c%b" % (subject.scope.encode(), b"#" if is_uuid else b"=", packed)
 
 
 def pack_derived(timer: Timer) -> bytes:

@@ -28,7 +28,8 @@ class MemoryWheelView(MemoryWheel):
         sights = []
         for timer in timers:
             packed = pack(timer)
-            waits = (timer.due_ms, packed) in state.pending or packed in state.held
+            entry = (timer.due_ms, packed)
+            waits = entry in state.pending or entry in state.parked or packed in state.held
             awaited = state.awaited.get(packed)
             sights.append(
                 Sight(
@@ -46,9 +47,9 @@ class MemoryWheelView(MemoryWheel):
             at = entries[-1]
             pending = self._of(shard).pending
             yield [Placed(pending[entry], fired=False) for entry in entries]
-        held = list(self._of(shard).held.values())
-        for start in range(0, len(held), PAGE):
-            yield [Placed(timer, fired=False) for timer in held[start : start + PAGE]]
+        aside = [*self._of(shard).held.values(), *self._of(shard).parked.values()]
+        for start in range(0, len(aside), PAGE):
+            yield [Placed(timer, fired=False) for timer in aside[start : start + PAGE]]
         at = (-1, b"")
         while fired := self._awaited(shard, at)[:PAGE]:
             at = (fired[-1].due_ms, pack(fired[-1]))

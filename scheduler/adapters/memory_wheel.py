@@ -7,16 +7,17 @@ import asyncio
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from scheduler.controls import EVERYBODY, Subject
 from scheduler.errors import FencedError, WheelBehindError, WheelLostError
 from scheduler.policy import OverduePolicy
-from scheduler.ports import NOTHING_BEFORE, Claim, WheelSize, WheelState
+from scheduler.ports import NOBODY, NOTHING_BEFORE, Claim, WheelSize, WheelState
 from scheduler.timer import Timer, pack
 
 FEW = 8
@@ -43,6 +44,8 @@ class _Shard:
     awaited: dict[bytes, Timer] = field(default_factory=dict)  # due: their deadline
     answered: set[bytes] = field(default_factory=set)
     held: dict[bytes, Timer] = field(default_factory=dict)
+    paused: set[Subject] = field(default_factory=set)
+    parked: dict[tuple[int, bytes], Timer] = field(default_factory=dict)
     head_ms: float = 0
     last_ms: int = 0
     shift_ms: int | None = None
@@ -79,6 +82,7 @@ class MemoryWheel:
         remove: Sequence[Timer] = (),
         after: Mapping[str, int] = NOTHING_BEFORE,
         planned: bool = False,
+        pauses: Mapping[Subject, bool] = NOBODY,
     ) -> int:
         """See `Wheel.add`."""
         if upto < expected:
@@ -105,6 +109,8 @@ class MemoryWheel:
             ):
                 state.answered.add(packed)
         self._put(state, list(coming.values()))
+        for subject, paused in pauses.items():
+            self._pause(shard, state, subject, paused)
         if upto > expected:
             state.watermarks[topic] = upto
         earliest = min((timer.due_ms for timer in timers), default=None)
@@ -112,6 +118,27 @@ class MemoryWheel:
             state.head_ms = earliest
             self._wake(shard)
         return upto
+
+    async def set_aside(
+        self,
+        shard: int,
+        topic: str,
+        expected: int,
+        timers: Sequence[Timer],
+        *,
+        after: Mapping[str, int] = NOTHING_BEFORE,
+    ) -> Sequence[bool] | None:
+        """See `Wheel.set_aside`."""
+        state = self._alive(shard)
+        if state.watermarks.get(topic, -1) != expected:
+            return None
+        for other, least in after.items():
+            if state.watermarks.get(other, -1) < least:
+                raise WheelBehindError(shard, other)
+        for timer in timers:
+            if self._drop(state, timer):
+                state.held[pack(timer)] = timer
+        return [pack(timer) in state.held for timer in timers]
 
     async def take(self, shard: int, epoch: str) -> WheelState:
         """See `Wheel.take`."""
@@ -146,7 +173,8 @@ class MemoryWheel:
                 shard, f"back in time: at batch {state.seq}, committed is {done[0]}"
             )
         self._settle(state, now_ms + await_ms)
-        claimed = _fairly(state, now_ms, limit)
+        self._park(state, now_ms)
+        claimed = [] if EVERYBODY in state.paused else _fairly(state, now_ms, limit)
         timers = [state.pending.pop(entry) for entry in claimed]
         if claimed == state.order[: len(claimed)]:
             del state.order[: len(claimed)]
@@ -197,6 +225,7 @@ class MemoryWheel:
         watermarks: Mapping[str, int],
         *,
         holding: tuple[int, int] | None = None,
+        paused: Collection[Subject] = (),
     ) -> None:
         """See `Wheel.open`."""
         state = self._owned(shard, epoch)
@@ -206,6 +235,7 @@ class MemoryWheel:
             raise WheelLostError(shard, "it does not hold what was loaded")
         state.seq, state.nonce = done
         state.watermarks.update(watermarks)
+        state.paused = set(paused)
         state.gen = gen
 
     async def size(self, shard: int) -> WheelSize:
@@ -214,13 +244,16 @@ class MemoryWheel:
         batch = state.in_flight
         return WheelSize(
             gen=state.gen,
-            pending=len(state.pending) + len(state.held),
+            pending=len(state.pending) + len(state.held) + len(state.parked),
             in_flight=len(batch.timers) + len(batch.timeouts) if batch else 0,
             next_due_ms=_next(state),
             watermarks=dict(state.watermarks),
-            due=bisect_right(state.order, self._now_ms(), key=lambda entry: entry[0]),
+            due=0
+            if EVERYBODY in state.paused
+            else bisect_right(state.order, self._now_ms(), key=lambda entry: entry[0]),
             awaited=len(state.awaited),
             held=len(state.held),
+            parked=len(state.parked),
         )
 
     async def forget(self, shard: int) -> None:
@@ -282,10 +315,32 @@ class MemoryWheel:
     def _drop(self, state: _Shard, timer: Timer) -> bool:
         """Whether it was there; it is no longer."""
         entry = (timer.due_ms, pack(timer))
+        if state.parked.pop(entry, None):
+            return True
         if state.pending.pop(entry, None) is None:
             return False
         del state.order[bisect_left(state.order, entry)]
         return True
+
+    def _pause(self, shard: int, state: _Shard, subject: Subject, paused: bool) -> None:
+        if paused:
+            state.paused.add(subject)
+        elif subject in state.paused:
+            state.paused.remove(subject)
+            free = [each for each in state.parked.values() if not _is_paused(state, each)]
+            for timer in free:
+                del state.parked[timer.due_ms, pack(timer)]
+            self._put(state, free)
+            self._wake(shard)
+
+    def _park(self, state: _Shard, now_ms: int) -> None:
+        """Those who are paused have nothing in the way of the others; all wait if all are paused."""
+        if not state.paused or EVERYBODY in state.paused:
+            return
+        for entry in state.order[: bisect_right(state.order, now_ms, key=lambda each: each[0])]:
+            if _is_paused(state, timer := state.pending[entry]):
+                self._drop(state, timer)
+                state.parked[entry] = timer
 
     def _hold(
         self, state: _Shard, due: Sequence[Timer], now_ms: int, policy: OverduePolicy | None
@@ -344,6 +399,12 @@ def _fairly(state: _Shard, now_ms: int, limit: int) -> list[tuple[int, bytes]]:
     return sorted([*claimed, *left[: limit - len(claimed)]])
 
 
+def _is_paused(state: _Shard, timer: Timer) -> bool:
+    pod, member = Subject("pod", timer.pod_id), Subject("member", timer.member_id)
+    return pod in state.paused or member in state.paused
+
+
 def _next(state: _Shard) -> int | None:
     deadlines = [timer.due_ms for timer in state.awaited.values()]
-    return min([*deadlines, *(at for at, _ in state.order[:1])], default=None)
+    waiting = [] if EVERYBODY in state.paused else state.order[:1]
+    return min([*deadlines, *(at for at, _ in waiting)], default=None)

@@ -12,7 +12,7 @@ class ShardKeys(NamedTuple):
     """The keys of one shard."""
 
     meta: str
-    """Hash: epoch, gen, seq, nonce, claimed, pending, head, last, shift, and `at:<topic>`
+    """Hash: epoch, gen, seq, nonce, claimed, pending, head, last, shift, parks, and `at:<topic>`
     watermarks."""
     slots: str
     """Sorted set of the occupied slots, by number."""
@@ -25,8 +25,11 @@ class ShardKeys(NamedTuple):
     that may hold them; until the batch is settled."""
     held: str
     """Sorted set of packed timers that are held back as overdue, by the time they were due (ms)."""
+    paused: str
+    """Hash of who is paused: the slot where their timers are parked once they fall due."""
     slot_prefix: str
-    """Followed by a slot's number: a sorted set of packed timers, by time within the slot."""
+    """Followed by a slot's number: a sorted set of packed timers, by time within the slot; by `p` and
+    a number: one of timers that are parked, by the time they were due (ms)."""
     wake: str
     """Publish channel: an add has put a timer before the time the owner sleeps until, or has found
     no wheel."""
@@ -42,6 +45,7 @@ class ShardKeys(NamedTuple):
             awaited=base + "awaited",
             answered=base + "answered",
             held=base + "held",
+            paused=base + "paused",
             slot_prefix=base + "s:",
             wake=base + "wake",
         )

@@ -49,7 +49,7 @@ class RedisWheelView(RedisWheel):
             asked += (*divmod(timer.due_ms, SLOT_MS), pack(timer))
         now, flat, seen = await self._run(
             "find",
-            [keys.meta, keys.slots, keys.in_flight, keys.awaited, *waiting_sets(keys)],
+            [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.paused, *waiting_sets(keys)],
             [keys.slot_prefix, SLOT_MS, *asked],
         )
         return Sighting(
@@ -75,7 +75,7 @@ class RedisWheelView(RedisWheel):
                 yield [Placed(unpack(packed, start + at), fired=False) for packed, at in page]
                 async for more in self._rest(key, page):
                     yield [Placed(unpack(packed, start + at), fired=False) for packed, at in more]
-        for key in waiting_sets(keys):
+        for key in [*waiting_sets(keys), *await self._parked(keys)]:
             async for page in self._rest(key, None):
                 yield [Placed(unpack(packed, at), fired=False) for packed, at in page]
         async for page in self._rest(keys.awaited, None):
@@ -92,7 +92,7 @@ class RedisWheelView(RedisWheel):
                 for slot in slots:
                     pipeline.zcard(keys.slot_prefix + str(slot))
                 waiting += sum(await pipeline.execute())
-            for key in waiting_sets(keys):
+            for key in [*waiting_sets(keys), *await self._parked(keys)]:
                 waiting += await self._redis.zcard(key)
         except RAISED as error:
             raise translated(error) from error
@@ -100,7 +100,7 @@ class RedisWheelView(RedisWheel):
 
     async def _slots(self, keys: ShardKeys, count: int) -> AsyncIterator[list[int]]:
         """The occupied slots in order, `count` at a time."""
-        after = "-inf"
+        after = "0"
         while True:
             try:
                 found: list[Any] = await self._redis.zrangebyscore(
@@ -113,6 +113,15 @@ class RedisWheelView(RedisWheel):
             if len(found) < count:
                 return
             after = f"({int(found[-1])}"
+
+    async def _parked(self, keys: ShardKeys) -> list[str]:
+        """The sorted sets, by due time, of timers of who is paused or was."""
+        try:
+            parked: list[Any] = await self._redis.hvals(keys.paused)
+            resumed: list[Any] = await self._redis.zrangebyscore(keys.slots, -1, -1)
+        except RAISED as error:
+            raise translated(error) from error
+        return [keys.slot_prefix + slot.decode() for slot in [*parked, *resumed]]
 
     async def _rest(
         self, key: str, page: list[tuple[bytes, int]] | None

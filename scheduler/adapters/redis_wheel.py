@@ -1,6 +1,6 @@
 """The timer wheel in Redis or Valkey (6.2 or newer): sorted sets a slot, one Lua script a call."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from operator import itemgetter
 from typing import Any
@@ -9,6 +9,7 @@ from scheduler.adapters.redis_client import client
 from scheduler.adapters.redis_errors import RAISED, translated
 from scheduler.adapters.redis_keys import WATERMARK_FIELD, ShardKeys
 from scheduler.adapters.redis_pack import array, text
+from scheduler.controls import Subject
 from scheduler.errors import (
     FencedError,
     WheelBehindError,
@@ -16,8 +17,8 @@ from scheduler.errors import (
 )
 from scheduler.lua import script
 from scheduler.policy import OverduePolicy
-from scheduler.ports import NOTHING_BEFORE, Claim, WheelSize, WheelState
-from scheduler.timer import Timer, pack, pack_derived, unpack
+from scheduler.ports import NOBODY, NOTHING_BEFORE, Claim, WheelSize, WheelState
+from scheduler.timer import Timer, pack, pack_derived, subject_key, unpack
 
 SLOT_MS = 10_000
 """Width of a slot. Wider ones slow the adds (listpack inserts are linear), narrower ones cost keys:
@@ -35,7 +36,7 @@ WIPE_SLOTS = 500
 TIMEOUT_S = 5.0
 """A Redis that does not answer within this time counts as away."""
 
-_NAMES = ("add", "take", "claim", "wipe", "load", "load_awaited", "open", "size", "forget")
+_NAMES = ("add", "take", "claim", "wipe", "load", "load_awaited", "open", "size", "forget", "set_aside")
 
 # Looked up, not formatted: one goes with each timer.
 _RELATIVE = tuple(text(b"%d" % relative) for relative in range(SLOT_MS))
@@ -97,15 +98,17 @@ class RedisWheel:
         remove: Sequence[Timer] = (),
         after: Mapping[str, int] = NOTHING_BEFORE,
         planned: bool = False,
+        pauses: Mapping[Subject, bool] = NOBODY,
     ) -> int:
         """See `Wheel.add`. All of it goes in one script call: half an add must not be seen."""
         if upto < expected:
             raise ValueError(f"a watermark never goes back: {expected} to {upto}")
         keys = self._of(shard)
         earliest = min((timer.due_ms for timer in timers), default="")
-        reached: list[Any] = []
-        for other, least in after.items():
-            reached += (WATERMARK_FIELD + other, least)
+        reached = _reached(after)
+        changing: list[Any] = []
+        for subject, paused in pauses.items():
+            changing += (subject_key(subject), int(paused))
         leaving: list[Any] = []
         moving: list[Any] = []
         if remove:
@@ -120,7 +123,7 @@ class RedisWheel:
             timers = list(coming.values())
         reply = await self._run(
             "add",
-            [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held],
+            _all_of(keys),
             [
                 keys.slot_prefix,
                 keys.wake,
@@ -131,17 +134,46 @@ class RedisWheel:
                 len(reached),
                 len(leaving),
                 len(moving),
+                len(changing),
                 *reached,
                 *leaving,
                 *moving,
+                *changing,
                 _groups(timers, pack_derived if planned else pack),
             ],
         )
-        if reply[0] == b"lost":
-            raise await self._lost(shard)
-        if reply[0] == b"behind":
-            raise WheelBehindError(shard, reply[1].decode().removeprefix(WATERMARK_FIELD))
-        return int(reply[1])
+        return int((await self._added(shard, reply))[1])
+
+    async def set_aside(
+        self,
+        shard: int,
+        topic: str,
+        expected: int,
+        timers: Sequence[Timer],
+        *,
+        after: Mapping[str, int] = NOTHING_BEFORE,
+    ) -> Sequence[bool] | None:
+        """See `Wheel.set_aside`."""
+        keys = self._of(shard)
+        reached = _reached(after)
+        asked: list[Any] = []
+        for timer in timers:
+            asked += (*divmod(timer.due_ms, SLOT_MS), pack(timer))
+        reply = await self._run(
+            "set_aside",
+            [keys.meta, keys.slots, keys.held, keys.paused],
+            [
+                keys.slot_prefix,
+                SLOT_MS,
+                WATERMARK_FIELD + topic,
+                expected,
+                len(reached),
+                *reached,
+                *asked,
+            ],
+        )
+        await self._added(shard, reply)
+        return None if reply[0] == b"moved" else [bool(each) for each in reply[1]]
 
     async def take(self, shard: int, epoch: str) -> WheelState:
         """See `Wheel.take`."""
@@ -171,7 +203,7 @@ class RedisWheel:
             shard,
             await self._run(
                 "claim",
-                [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held],
+                _all_of(keys),
                 [keys.slot_prefix, SLOT_MS, epoch, gen, *done, nonce, limit, await_ms, *policy],
             ),
         )
@@ -205,7 +237,7 @@ class RedisWheel:
         while left:
             reply = await self._run(
                 "wipe",
-                [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held],
+                _all_of(keys),
                 [keys.slot_prefix, epoch, WIPE_SLOTS],
             )
             left = int(_granted(shard, reply)[1])
@@ -242,6 +274,7 @@ class RedisWheel:
         watermarks: Mapping[str, int],
         *,
         holding: tuple[int, int] | None = None,
+        paused: Collection[Subject] = (),
     ) -> None:
         """See `Wheel.open`."""
         keys = self._of(shard)
@@ -250,17 +283,21 @@ class RedisWheel:
             fields += (WATERMARK_FIELD + topic, at)
         reply = await self._run(
             "open",
-            [keys.meta, keys.awaited],
-            [epoch, gen, *done, *(holding or ("", "")), *fields],
+            [keys.meta, keys.slots, keys.awaited, keys.paused],
+            [
+                *(epoch, gen, *done, *(holding or ("", ""))),
+                *(keys.slot_prefix, len(fields), *fields),
+                *map(subject_key, paused),
+            ],
         )
         _granted(shard, reply)
 
     async def size(self, shard: int) -> WheelSize:
         """See `Wheel.size`."""
         keys = self._of(shard)
-        next_due, in_flight, awaited, due, held, flat = await self._run(
+        next_due, in_flight, awaited, due, held, parked, flat = await self._run(
             "size",
-            [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.held],
+            [keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.held, keys.paused],
             [keys.slot_prefix, SLOT_MS, MAX_DUE_SLOTS],
         )
         meta = {flat[i].decode(): flat[i + 1].decode() for i in range(0, len(flat), 2)}
@@ -277,6 +314,7 @@ class RedisWheel:
             due=int(due),
             awaited=int(awaited),
             held=int(held),
+            parked=int(parked),
         )
 
     async def forget(self, shard: int) -> None:
@@ -315,6 +353,14 @@ class RedisWheel:
             keys = self._keys[shard] = ShardKeys.of(self._prefix, shard)
         return keys
 
+    async def _added(self, shard: int, reply: Any) -> Any:
+        """The reply to an input, unless the wheel was lost or has not come so far."""
+        if reply[0] == b"lost":
+            raise await self._lost(shard)
+        if reply[0] == b"behind":
+            raise WheelBehindError(shard, reply[1].decode().removeprefix(WATERMARK_FIELD))
+        return reply
+
     async def _lost(self, shard: int) -> WheelLostError:
         """Has the owner, who may sleep, see that there is no wheel any more."""
         try:
@@ -328,6 +374,18 @@ class RedisWheel:
             return await self._scripts[name](keys=keys, args=args)
         except RAISED as error:
             raise translated(error) from error
+
+
+def _all_of(keys: ShardKeys) -> list[str]:
+    """What a script names that may touch everything but the slots."""
+    return [
+        *(keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held),
+        keys.paused,
+    ]
+
+
+def _reached(after: Mapping[str, int]) -> list[Any]:
+    return [each for topic, least in after.items() for each in (WATERMARK_FIELD + topic, least)]
 
 
 def _granted(shard: int, reply: Any) -> Any:

@@ -3,8 +3,9 @@
 -- step, so that a crash can lose neither. Overdue timers leave the slots too, for the held ones: the
 -- batch only tells of them. What is due first is claimed first, until more is due than one batch
 -- takes: then a pod that fills more than a quarter of it waits in a lane (lanes.lua), and all lanes
--- together have a quarter of each batch, and what the others leave.
--- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held
+-- together have a quarter of each batch, and what the others leave. Timers of who is paused leave their
+-- slots as they fall due, and are parked (paused.lua).
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held, 7 paused
 -- ARGV: 1 slot prefix, 2 slot width (ms), 3 epoch, 4 gen, 5 done seq, 6 done nonce, 7 nonce, 8 limit,
 --       9 how long the results of the settled batch are awaited (ms), 10 how late a timer must be to
 --       be overdue (ms; '' for never), 11 the slot under which the batch tells of such
@@ -17,6 +18,7 @@
 -- Cost: O((settled + claimed) * log(timers awaited) + log slots), and in a backlog that is crowded
 --       O(SIFT * limit) besides, once for each timer in it
 --@include own.lua
+--@include paused.lua
 --@include next_due.lua
 --@include settle.lua
 --@include hold.lua
@@ -37,6 +39,8 @@ local seq, done = tonumber(meta[2]), tonumber(ARGV[5])
 if not seq then
   return {'lost', 'no seq'}
 end
+local any_paused = redis.call('EXISTS', KEYS[7]) == 1
+local all_paused = any_paused and redis.call('HEXISTS', KEYS[7], ALL) == 1
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -45,7 +49,7 @@ if seq == done + 1 then
   if not batch then
     return {'lost', 'no in-flight batch'}
   end
-  local due = next_due(KEYS[2], slot_prefix, slot_ms, KEYS[4])
+  local due = next_due(KEYS[2], slot_prefix, slot_ms, KEYS[4], all_paused)
   return {'ok', seq, meta[3], now, due or '', cmsgpack.unpack(batch), meta[5] or ''}
 end
 -- The nonce tells this batch from another of the same seq that a rollback of Redis undid.
@@ -62,10 +66,11 @@ local overdue, held = {}, {}
 local overdue_before = ARGV[10] ~= '' and now - tonumber(ARGV[10]) or 0
 
 -- take(slot, count, latest): up to so many due timers leave the slot, the earliest first, or those
--- that fell due last; returns those of them that are not overdue ({packed, relative due, ...}), how
--- many left, and whether all did.
+-- that fell due last; returns those of them that are neither parked nor overdue ({packed, relative
+-- due, ...}), how many left, and whether all did.
 local function take(slot, count, latest)
-  local key, upto = slot_prefix .. slot, now - slot * slot_ms
+  local start = start_of(slot, slot_ms)
+  local key, upto = slot_prefix .. slot, now - start
   local from, due = 0, {}
   if latest then
     local all_due = redis.call('ZCOUNT', key, '-inf', upto)
@@ -79,8 +84,11 @@ local function take(slot, count, latest)
   local taken = #due / 2
   if taken > 0 then
     redis.call('ZREMRANGEBYRANK', key, from, from + taken - 1)
-    if slot * slot_ms < overdue_before then
-      due = hold(due, slot * slot_ms, overdue_before, overdue, held)
+    if any_paused then
+      due = park(KEYS[7], slot_prefix, start, due)
+    end
+    if start < overdue_before then
+      due = hold(due, start, overdue_before, overdue, held)
     end
   end
   local left = redis.call('EXISTS', key) == 1
@@ -90,11 +98,13 @@ local function take(slot, count, latest)
   return due, taken, not left
 end
 
-local groups
-groups, room = claim_fairly(KEYS[2], slot_prefix, slot_ms, now, room, seq, take)
+local groups = {}
+if not all_paused then
+  groups, room = claim_fairly(KEYS[2], slot_prefix, slot_ms, now, room, seq, take)
+end
 for _, group in ipairs(groups) do
   if #group[2] > 0 then
-    batch[#batch + 1] = group[1]
+    batch[#batch + 1] = tonumber(group[1]) or 0
     batch[#batch + 1] = group[2]
     claimed = claimed + #group[2] / 2
   end
@@ -137,7 +147,7 @@ elseif shift then
   shift = nil
 end
 
-local due = next_due(KEYS[2], slot_prefix, slot_ms, KEYS[4])
+local due = next_due(KEYS[2], slot_prefix, slot_ms, KEYS[4], all_paused)
 if #batch == 0 then
   -- `head` is what the owner sleeps until; an idle turn writes nothing.
   local head = due and string.format('%.0f', due) or '9007199254740991'

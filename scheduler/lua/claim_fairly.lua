@@ -7,12 +7,19 @@
 -- that crowd it step aside into lanes, on a look ahead of up to SIFT batches: so who does not crowd
 -- waits for no more than a batch, as far as the look reaches. Behind a crowd that is longer than that,
 -- what fell due last has a quarter of each batch: what falls due now does not wait for the end of it.
+-- Needs paused.lua.
 -- Cost: O(limit + lanes); where a pod crowds O(SIFT * limit * log(timers of its lane)).
 
 local SIFT = 4
 
 -- So few timers of one pod crowd nobody, however small a batch is.
 local FEW = 8
+
+-- Those who were resumed come first, then the slots in order of time.
+local function first_slot(index)
+  return resumed_of(index)[1]
+    or redis.call('ZRANGEBYSCORE', index, LANES, '+inf', 'LIMIT', 0, 1)[1]
+end
 
 local function claim_fairly(index, slot_prefix, slot_ms, now, limit, turn, take)
   local groups, lanes, overdue = {}, {}, 0
@@ -27,7 +34,8 @@ local function claim_fairly(index, slot_prefix, slot_ms, now, limit, turn, take)
       if lane then
         into = aside[lane] or {}
         aside[lane] = into
-        into[#into + 1] = string.format('%.0f', due[i + 1] + (slot - lane) * slot_ms)
+        into[#into + 1] =
+          string.format('%.0f', due[i + 1] + start_of(slot, slot_ms) - lane * slot_ms)
         into[#into + 1] = due[i]
       else
         into[#into + 1] = due[i]
@@ -111,8 +119,8 @@ local function claim_fairly(index, slot_prefix, slot_ms, now, limit, turn, take)
     room = limit - in_lanes
   end
   while looks > 0 do
-    local slot = redis.call('ZRANGEBYSCORE', index, LANES, '+inf', 'LIMIT', 0, 1)[1]
-    if not slot or slot * slot_ms > now then
+    local slot = first_slot(index)
+    if not slot or start_of(slot, slot_ms) > now then
       break
     end
     if next(lanes) and not looked_back then

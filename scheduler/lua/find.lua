@@ -1,10 +1,11 @@
 -- Where timers are, all in one moment.
--- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5.. further sorted sets of timers that wait
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 paused, 6.. further sorted sets of timers that wait
 -- ARGV: 1 slot prefix, 2 slot width (ms), then of each timer: slot, due time within it, packed
 -- Returns {now, {field, value, ... of meta}, {waits 0 or 1, in flight 0 or 1, deadline or '', ...}}
 -- Cost: O(timers of the call * log(timers of a slot), and the batch in flight once). The caller
 -- bounds a call.
 --@include lanes.lua
+--@include paused.lua
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -36,7 +37,8 @@ local function in_slot(slot, relative, packed)
   return at and tonumber(at) == tonumber(relative)
 end
 
-local lanes = lanes_of(KEYS[2])
+local lanes, resumed = lanes_of(KEYS[2]), resumed_of(KEYS[2])
+local any_paused = redis.call('EXISTS', KEYS[5]) == 1
 local function in_lane(slot, relative, packed)
   for _, lane in ipairs(lanes) do
     local at = redis.call('ZSCORE', ARGV[1] .. lane, packed)
@@ -47,11 +49,27 @@ local function in_lane(slot, relative, packed)
   return false
 end
 
+local function parked(slot, relative, packed)
+  local due = slot * ARGV[2] + relative
+  for _, places in ipairs({resumed, any_paused and parked_at(KEYS[5], packed) or {}}) do
+    for _, place in ipairs(places) do
+      local at = place and redis.call('ZSCORE', ARGV[1] .. place, packed)
+      if at and tonumber(at) == due then
+        return true
+      end
+    end
+  end
+  return false
+end
+
 local seen = {}
 for i = 3, #ARGV, 3 do
   local packed = ARGV[i + 2]
-  local waits = in_slot(ARGV[i], ARGV[i + 1], packed) or in_lane(ARGV[i], ARGV[i + 1], packed)
-  for k = 5, #KEYS do
+  local slot, relative = ARGV[i], ARGV[i + 1]
+  local waits = in_slot(slot, relative, packed)
+    or in_lane(slot, relative, packed)
+    or parked(slot, relative, packed)
+  for k = 6, #KEYS do
     waits = waits or redis.call('ZSCORE', KEYS[k], packed) ~= false
   end
   local deadline = redis.call('ZSCORE', KEYS[4], packed) or ''

@@ -1,8 +1,8 @@
 -- Begins a rebuild, or goes on with one: removes the generation first, then a bounded number of slots.
--- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held, 7 paused
 -- ARGV: 1 slot prefix, 2 epoch, 3 slots to remove at most
 -- Returns {'fenced', owner}; {'lost', why}; {'ok', slots left}
--- Cost: O(slots to remove)
+-- Cost: O(slots to remove + who is paused)
 --@include own.lua
 
 local refused = own(KEYS[1], ARGV[2])
@@ -12,6 +12,10 @@ end
 redis.call('DEL', KEYS[1], KEYS[3])
 -- These may be large: given up here, freed beside.
 redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6])
+for _, slot in ipairs(redis.call('HVALS', KEYS[7])) do
+  redis.call('UNLINK', ARGV[1] .. slot)
+end
+redis.call('DEL', KEYS[7])
 redis.call('HSET', KEYS[1], 'epoch', ARGV[2])
 local slots = redis.call('ZRANGE', KEYS[2], 0, ARGV[3] - 1)
 for _, slot in ipairs(slots) do
