@@ -26,7 +26,10 @@ FINAL = (Status.EXECUTED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 
 
 class PlannedActivity(Struct, frozen=True, gc=False):
-    """A new activity as the planner made it; times in milliseconds UTC."""
+    """A new activity as the planner made it; times in milliseconds UTC.
+
+    `skipped` is why it is not to be carried out at all: it is `cancelled` from the beginning.
+    """
 
     activity_id: str
     pod_id: str
@@ -35,6 +38,7 @@ class PlannedActivity(Struct, frozen=True, gc=False):
     engagement_type: EngagementType
     scheduled_for_ms: int
     source_offset: int
+    skipped: str | None = None
 
 
 class PostPlan(Struct, frozen=True):

@@ -6,15 +6,17 @@ its watermark that it has been done, or may be done again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from scheduler.activity import Announcement, PlannedActivity, PostPlan, Status
 from scheduler.batch import Item, chunks, parted, read
+from scheduler.controls import Orders
 from scheduler.errors import DataRefusedError, StoreUnavailableError
 from scheduler.patience import Patience
 from scheduler.planner import extended, plan
@@ -74,6 +76,8 @@ class PostDetectedApplier:
         # value may lie in both directions, so nothing is skipped because of it.
         self._record_at: int | None = None
         self._wheel_at: int | None = None
+        # The version of the orders, likewise: what was planned by an older one is refused.
+        self._orders_version: int | None = None
         self._buried: set[int] = set()
 
     async def apply(self, records: Sequence[SourceRecord]) -> None:
@@ -127,17 +131,15 @@ class PostDetectedApplier:
         return await self._patience.until_done(attempt, forget=self._forget)
 
     def _forget(self) -> None:
-        self._record_at = self._wheel_at = None
+        self._record_at = self._wheel_at = self._orders_version = None
 
     async def _commit(self, piece: Sequence[Item[PostDetected]]) -> _Applied:
         """Bring `piece` into the record, by one swap of its watermark."""
-        lost_at: int | None = None
+        lost_at: tuple[int, int] | None = None
         while True:
             at = self._record_at
             if at is None or piece[0].offset <= at:
                 at = await self._record.watermark(self._topic, self._shard)
-            if at == lost_at:
-                raise StoreUnavailableError("PostgreSQL", f"its watermark {at} is stale")
             new = [item for item in piece if item.offset > at]
             old = piece[: len(piece) - len(new)]
             covered = (old[0].offset, old[-1].offset) if old else None
@@ -146,18 +148,33 @@ class PostDetectedApplier:
                 # Up to where the record is, which may be beyond this piece: the wheel must follow
                 # it, and never be sent back.
                 return _Applied(at, at, (), covered)
-            rows = await self._planned(new)
+            orders = await self._orders(new)
+            if (at, orders.version) == lost_at:
+                raise StoreUnavailableError("PostgreSQL", f"its watermark {at} is stale")
+            rows = await self._planned(new, orders.opted_out)
             upto = new[-1].offset
-            self._record_at = None  # in doubt until the answer is here
-            there = await self._record.apply_plan(self._topic, self._shard, at, upto, rows)
+            # In doubt until the answer is here.
+            self._record_at = self._orders_version = None
+            there = await self._record.apply_plan(
+                self._topic, self._shard, at, upto, rows, decided_by=orders.version
+            )
             if there is not None:
-                self._record_at = upto
+                self._record_at, self._orders_version = upto, orders.version
                 if there:
                     rows = [row for row in rows if row.activity_id not in there]
                 return _Applied(at, upto, rows, covered)
-            lost_at = at
+            lost_at = (at, orders.version)
 
-    async def _planned(self, items: Sequence[Item[PostDetected]]) -> list[PlannedActivity]:
+    async def _orders(self, items: Sequence[Item[PostDetected]]) -> Orders:
+        """What is to be known of the members in `items`; asked for where anything ever was."""
+        if self._orders_version == -1:
+            return Orders()
+        members = {name for item in items if item.event for name in item.event.member_ids}
+        return await self._record.orders(self._topic, self._shard, members)
+
+    async def _planned(
+        self, items: Sequence[Item[PostDetected]], opted_out: Collection[str]
+    ) -> list[PlannedActivity]:
         """The plan for `items` in order, each seeing what those before it have planned."""
         posts = {item.event.post_id for item in items if item.event is not None}
         plans = dict(await self._record.plans(sorted(posts))) if posts else {}
@@ -170,7 +187,7 @@ class PostDetectedApplier:
                 continue
             existing = plans.get(event.post_id, _NOTHING_PLANNED)
             try:
-                planned = plan(event, self._policy, existing, item.offset)
+                planned = plan(event, self._policy, existing, item.offset, opted_out)
             except Exception as error:
                 # A bug in the planner; but one event must not hold up its neighbours for ever.
                 log.exception("an event cannot be planned", shard=self._shard, offset=item.offset)
@@ -197,7 +214,7 @@ class PostDetectedApplier:
         if at is None or at >= done.upto:
             at = await self._wheel.watermark(self._shard, self._topic)
         if at == done.expected:
-            timers = [_timer(row) for row in done.rows]
+            timers = [_timer(row) for row in done.rows if row.skipped is None]
             self._wheel_at = None
             at = await self._wheel.add(
                 self._shard, self._topic, at, done.upto, timers, planned=True
@@ -220,7 +237,9 @@ class PostDetectedApplier:
             first, last = done.covered
             timers = await self._record.unfired_between(self._shard, first - 1, last)
             statuses += [_scheduled(timer, timer.due_ms) for timer in timers]
-        statuses += [_scheduled(row, row.scheduled_for_ms) for row in done.rows]
+            if self._orders_version != -1:
+                statuses += await self._record.skipped_between(self._shard, first - 1, last)
+        statuses += [_planned(row) for row in done.rows]
         if statuses:
             await self._outbox.announce(self._shard, statuses)
 
@@ -235,6 +254,13 @@ def _timer(row: PlannedActivity) -> Timer:
         1,
         row.scheduled_for_ms,
     )
+
+
+def _planned(row: PlannedActivity) -> Announcement:
+    told = _scheduled(row, row.scheduled_for_ms)
+    if row.skipped is None:
+        return told
+    return replace(told, status=Status.CANCELLED, scheduled_for_ms=None, reason=row.skipped)
 
 
 def _scheduled(each: Timer | PlannedActivity, due_ms: int) -> Announcement:

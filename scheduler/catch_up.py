@@ -23,13 +23,6 @@ def is_report(command: PodCommand) -> bool:
     return command.command in ("postpone", "expire")
 
 
-def fault(command: PodCommand) -> str | None:
-    """Why a report can never be applied; None where it can."""
-    if len(command.due_at or ()) != len(command.activity_ids):
-        return "as many due_at as activity_ids are needed"
-    return None
-
-
 def postpone(
     shard: int,
     command: PodCommand,

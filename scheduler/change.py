@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from scheduler.activity import ActivityRow, Announcement
 from scheduler.batch import EventT, Item, chunks, parted, read
+from scheduler.controls import Subject
 from scheduler.errors import (
     DataRefusedError,
     StoreUnavailableError,
@@ -58,6 +59,7 @@ class Redo(Struct):
 
     add: list[Timer]
     remove: list[Timer]
+    pauses: dict[Subject, bool]
     lost: bool = False
     """The rows cannot tell: the wheel must be rebuilt."""
 
@@ -188,7 +190,14 @@ class RowApplier(Generic[EventT]):
             upto = new[-1].offset
             self._record_at = None  # in doubt until the answer is here
             seen = await self._record.change(
-                self._topic, self._shard, at, upto, ledger.changes, by=self._by
+                self._topic,
+                self._shard,
+                at,
+                upto,
+                ledger.changes,
+                by=self._by,
+                decided_by=ledger.decided_by,
+                verdict=ledger.verdict,
             )
             if seen is not None:
                 self._record_at = upto
@@ -225,6 +234,7 @@ class RowApplier(Generic[EventT]):
                 ledger.added,
                 remove=ledger.removed,
                 after=done.after,
+                pauses=ledger.pauses,
             )
         if at < done.upto:
             await self._rebuild(f"it is at {at} of {self._topic}")
@@ -239,7 +249,7 @@ class RowApplier(Generic[EventT]):
             # What it lacks is not all at hand.
             return at
         rows = await self._rows(missed)
-        redo = Redo([], [])
+        redo = Redo([], [], {})
         for item in missed:
             if item.event is not None:
                 self._redo(item, rows, redo)
@@ -261,6 +271,7 @@ class RowApplier(Generic[EventT]):
                 redo.add,
                 remove=redo.remove,
                 after=after,
+                pauses=redo.pauses,
             )
         except WheelBehindError:
             self._tries += 1

@@ -1,26 +1,37 @@
-"""Applies `pod-commands` to one shard, exactly once: schedule, dispatch, cancel, and the
+"""Applies `pod-commands` to one shard, exactly once: what operators and clients ask for, and the
 dispatcher's reports of overdue timers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
-from scheduler.activity import UNFIRED, ActivityRow, Announcement, PostPlan, Status
+from scheduler.activity import FINAL, UNFIRED, ActivityRow, Announcement, PostPlan, Status
 from scheduler.batch import Item
-from scheduler.catch_up import expire, fault, is_report, postpone, redo_report, retold
+from scheduler.catch_up import expire, is_report, postpone, redo_report, retold
 from scheduler.change import Done, Redo, RowApplier
-from scheduler.errors import WheelLostError
+from scheduler.command import (
+    about,
+    applied,
+    control,
+    fault,
+    is_sweep,
+    selection,
+    subject,
+)
+from scheduler.controls import OPTED_OUT, Verdict
 from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import plain
 from scheduler.patience import Patience
-from scheduler.planner import scheduled_times
+from scheduler.planner import postponed_times, rescheduled_times, scheduled_times
 from scheduler.policy import OverduePolicy, PacingPolicy
 from scheduler.ports import Outbox, Record, Wheel
+from scheduler.sweep import ALREADY_FINAL, OvertakenError, Sweep
 from schemas.events import PodCommand, is_id
+from schemas.times import millis
 
-CANCELLED_AT_ONCE = 1_000
-"""Rows of one statement of a `cancel`."""
+SWEPT_AT_ONCE = 1_000
+"""Rows of one statement of a sweep."""
 
 _NOTHING_PLANNED = PostPlan()
 _MAX_REASON_CHARS = 200
@@ -30,11 +41,16 @@ class CommandApplier(RowApplier[PodCommand]):
     """See `RowApplier`.
 
     `schedule` plans rows that are still pending, in the order given, from the moment it is applied.
-    `dispatch` makes a timer due at once if it still waits. Both leave alone what is further on.
-    `cancel` ends whatever waits in the wheel of this shard; its wheel is then built anew from what
-    is left, since that is the one way in which no timer can be forgotten. `postpone` and `expire`
-    count for rows that wait and are due at the very time that the dispatcher has reported, so that
-    copies of a report, and what has been overtaken, do nothing.
+    `dispatch` makes a timer due at once if it still waits. Both leave alone what is further on, and
+    cancel what is pending of members who have opted out. `postpone` and `expire` count for rows
+    that wait and are due at the very time that the dispatcher has reported, so that copies of a
+    report, and what has been overtaken, do nothing.
+
+    `cancel`, `reschedule` and `opt_out` go through what they are about, whatever its number
+    (`scheduler.sweep`): they cost what matches, and nobody is told that something was cancelled
+    which fires all the same. `opt_out` first binds those who plan and who judge results: from then
+    on nothing new comes for the member. `pause` and `resume` change nothing but what the wheel lets
+    fire, and cost nothing, whatever waits.
     """
 
     def __init__(
@@ -64,105 +80,190 @@ class CommandApplier(RowApplier[PodCommand]):
         )
         self._policy = policy
         self._overdue = overdue
-        self._forgotten = False  # whether the wheel in question was declared lost for a cancel
+        self._tally: Mapping[str, int] = {}  # of the last sweep
 
     def _runs(self, items: Sequence[Item[PodCommand]]) -> Sequence[Sequence[Item[PodCommand]]]:
         runs: list[list[Item[PodCommand]]] = [[]]
         for item in items:
-            if _is_cancel(item):
+            if _is_sweep(item):
                 runs += [[item], []]
             else:
                 runs[-1].append(item)
         return [run for run in runs if run]
 
     def _ids(self, event: PodCommand) -> Sequence[str]:
-        return () if event.command == "cancel" else event.activity_ids
+        return () if is_sweep(event) else event.activity_ids
 
     async def _commit(self, piece: Sequence[Item[PodCommand]]) -> Done[PodCommand]:
         command = piece[0].event
-        if command is not None and _is_cancel(piece[0]):
-            offset = piece[0].offset
-            at = await self._record.watermark(self._topic, self._shard)
-            if offset > at:
-                await self._cancel(command, offset, at)
+        if command is not None and _is_sweep(piece[0]):
+            while piece[0].offset > (at := await self._record.watermark(self._topic, self._shard)):
+                try:
+                    await self._sweep(piece[0], command, at)
+                except OvertakenError:
+                    continue
+                break
         return await super()._commit(piece)
 
-    async def _cancel(self, command: PodCommand, offset: int, at: int) -> None:
-        """All but moving the watermark; may be done again from the start."""
-        async with self._record.snapshot(self._shard) as snapshot:
-            async for timers in snapshot.unfired(CANCELLED_AT_ONCE):
-                ids = [
-                    each.activity_id
-                    for each in timers
-                    if command.pod_id is None or each.pod_id == command.pod_id
-                ]
-                await self._cancel_rows(ids, offset, at)
+    # Sweeps
 
-    async def _follow(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
-        if not _is_cancel(piece[0]):
-            return await super()._follow(piece, done)
-        # Not by a call of our own: only a wheel built after the record's watermark had moved has
-        # that watermark, and none of what was cancelled.
-        self._wheel_at = None
-        if done.expected < done.upto and not self._forgotten:
-            self._forgotten = True
-            await self._rebuild("activities were cancelled")
-        if await self._wheel.watermark(self._shard, self._topic) < done.upto:
-            await self._rebuild("it was built before activities were cancelled")
-            raise WheelLostError(self._shard, "it is built once more")
-        self._forgotten = False
+    async def _sweep(self, item: Item[PodCommand], command: PodCommand, at: int) -> None:
+        """All but moving the watermark; may be done again from the start."""
+        if command.activity_ids and await self._belongs_elsewhere(item, command):
+            self._tally = {}
+            return
+        if command.command == "opt_out":
+            # First: from here on nobody plans for the member who does not know of it.
+            verdict = Verdict(
+                controls=(control(command, item.offset),), binding=tuple(sorted(self._others))
+            )
+            bound = await self._record.change(
+                self._topic, self._shard, at, at, [], by="command", verdict=verdict
+            )
+            if bound is None:
+                raise OvertakenError
+        sweep = Sweep(
+            self._shard,
+            self._topic,
+            self._others,
+            self._record,
+            self._wheel,
+            offset=item.offset,
+            at=at,
+        )
+        if command.command == "reschedule":
+            await self._reschedule(command, sweep)
+        else:
+            await self._cancel(command, sweep)
+        self._tally = dict(sweep.tally)
+
+    async def _belongs_elsewhere(self, item: Item[PodCommand], command: PodCommand) -> bool:
+        """Whether none of its activities are of this shard, but some of another one, to which it is
+        forwarded then."""
+        rows = (await self._record.rows(command.activity_ids)).values()
+        if not rows or any(row.shard in (None, self._shard) for row in rows):
+            return False
+        await self._forward(item.record, next(row.shard for row in rows if row.shard is not None))
+        return True
+
+    async def _cancel(self, command: PodCommand, sweep: Sweep) -> None:
+        async def cancelled(rows: Sequence[ActivityRow]) -> Sequence[ActivityRow]:
+            return [msgspec.structs.replace(row, status=Status.CANCELLED) for row in rows]
+
+        reason = _reason(command)
+        if command.activity_ids:
+            ids = list(dict.fromkeys(command.activity_ids))
+            await sweep.run(ids, "cancelled", cancelled, reason=reason, pending=True)
+            return
+        if command.command != "cancel" or about(command)[0] != "all":
+            sweep.tally[ALREADY_FINAL] += await self._final(command)
+        async with self._record.snapshot(self._shard) as snapshot:
+            # What was cancelled before a crash may be in the wheel still.
+            async for rows in snapshot.commanded(sweep.offset, SWEPT_AT_ONCE):
+                names = [row.activity_id for row in rows]
+                sweep.tally[ALREADY_FINAL] -= len(names)
+                await sweep.run(names, "cancelled", cancelled, reason=reason)
+        async for matching in self._matching(command):
+            await sweep.run(matching, "cancelled", cancelled, reason=reason)
+
+    async def _reschedule(self, command: PodCommand, sweep: Sweep) -> None:
+        now_ms = await self._wheel.now_ms()
+        times = dict(zip(command.activity_ids, map(millis, command.due_at or ()), strict=False))
+
+        async def moved(rows: Sequence[ActivityRow]) -> Sequence[ActivityRow]:
+            plans = await self._record.plans(sorted({row.post_id for row in rows}))
+            if times:
+                wanted = [(row, max(now_ms, times[row.activity_id])) for row in rows]
+                pairs = rescheduled_times(wanted, self._policy, plans)
+            else:
+                shift_ms = command.shift_ms or 0
+                pairs = postponed_times(rows, shift_ms, self._policy, plans, now_ms)
+            return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
+
+        # All at once: what has been moved must not stand in the way of what is still to be.
+        ids = list(times) or [each async for some in self._matching(command) for each in some]
+        await sweep.run(ids, "rescheduled", moved)
+
+    async def _matching(self, command: PodCommand) -> AsyncIterator[Sequence[str]]:
+        statuses = (*UNFIRED, Status.DISPATCHED)
+        async with self._record.snapshot(self._shard) as snapshot:
+            async for ids in snapshot.matching(selection(command), statuses, SWEPT_AT_ONCE):
+                yield ids
+
+    async def _final(self, command: PodCommand) -> int:
+        """Activities that have come to an end already."""
+        count = 0
+        async with self._record.snapshot(self._shard) as snapshot:
+            async for ids in snapshot.matching(selection(command), FINAL, SWEPT_AT_ONCE):
+                count += len(ids)
+        return count
 
     async def _tell(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
         command = piece[0].event
-        if command is None or not _is_cancel(piece[0]):
+        if command is None or not _is_sweep(piece[0]):
             return await super()._tell(piece, done)
-        # The watermark has moved, so by now nobody cancels anything more for this command: who else
+        # The watermark has moved, so by now nobody changes anything more for this command: who else
         # may have done part of it is told of here as well.
-        reason = plain(command.reason, _MAX_REASON_CHARS) or None
+        moved = command.command == "reschedule"
         async with self._record.snapshot(self._shard) as snapshot:
-            async for rows in snapshot.commanded(piece[0].offset, CANCELLED_AT_ONCE):
-                await self._outbox.announce(self._shard, [told(row, reason) for row in rows])
+            async for rows in snapshot.commanded(piece[0].offset, SWEPT_AT_ONCE):
+                statuses = [told(row, _reason(command), postponed=moved) for row in rows]
+                await self._outbox.announce(self._shard, statuses)
 
-    async def _cancel_rows(self, ids: Sequence[str], offset: int, at: int) -> None:
-        while ids:
-            ledger = Ledger(await self._record.rows(ids))
-            for name in ids:
-                row = ledger.row(name)
-                if row is not None and row.status in UNFIRED:
-                    ledger.change(msgspec.structs.replace(row, status=Status.CANCELLED), offset)
-            if not (changes := ledger.changes):
-                return
-            done = await self._record.change(self._topic, self._shard, at, at, changes, by=self._by)
-            if done is not None or await self._record.watermark(self._topic, self._shard) != at:
-                return  # the latter: somebody else has applied it meanwhile
+    # All others
 
     async def _decide(self, items: Sequence[Item[PodCommand]], ledger: Ledger) -> None:
-        posts = {
-            row.post_id
+        rows = {
+            name: row
             for item in items
-            if item.event is not None and item.event.command in ("schedule", "postpone")
+            if item.event is not None and not is_sweep(item.event)
             for name in item.event.activity_ids
             if (row := ledger.row(name))
         }
-        plans = dict(await self._record.plans(sorted(posts))) if posts else {}
+        plans: dict[str, PostPlan] = {}
+        opted_out: Collection[str] = ()
         now_ms = 0
-        if any(item.event is not None and not _is_cancel(item) for item in items):
+        if rows:
+            posts = {row.post_id for row in rows.values()}
+            members = {row.member_id for row in rows.values()}
+            plans = dict(await self._record.plans(sorted(posts)))
+            opted_out = (await self._record.orders(self._topic, self._shard, members)).opted_out
             # By the clock that will say when they are due.
             now_ms = await self._wheel.now_ms()
+        controls = {}
+        done = []
+        binding: Collection[str] = ()
         for item in items:
             command = item.event
             if command is None:
                 await self._bury(item.record, item.reason)
-            elif command.command == "schedule":
-                self._schedule(command, item.offset, ledger, plans, now_ms)
-            elif command.command == "dispatch":
-                await self._dispatch(item, command, ledger, now_ms)
-            elif is_report(command) and (reason := fault(command)) is not None:
+                continue
+            if (reason := fault(command)) is not None:
                 await self._bury(item.record, reason)
-            elif command.command == "postpone":
-                postpone(self._shard, command, item.offset, ledger, self._policy, plans, now_ms)
-            elif command.command == "expire":
-                expire(self._shard, command, item.offset, ledger)
+                continue
+            before = ledger.changed
+            if is_sweep(command):
+                done.append(applied(command, item.offset, self._tally))
+                continue
+            match command.command:
+                case "schedule":
+                    self._schedule(command, item.offset, ledger, plans, opted_out, now_ms)
+                case "dispatch":
+                    await self._dispatch(item, command, ledger, opted_out, now_ms)
+                case "postpone":
+                    postpone(self._shard, command, item.offset, ledger, self._policy, plans, now_ms)
+                case "expire":
+                    expire(self._shard, command, item.offset, ledger)
+                case "pause" | "resume":
+                    ledger.pauses[subject(command)] = command.command == "pause"
+                    controls["paused", subject(command)] = control(command, item.offset)
+                case "opt_in":
+                    controls["opted_out", subject(command)] = control(command, item.offset)
+                    binding = self._others
+            done.append(applied(command, item.offset, {"changed": ledger.changed - before}))
+        ledger.verdict = Verdict(
+            controls=tuple(controls.values()), applied=tuple(done), binding=tuple(sorted(binding))
+        )
 
     def _schedule(
         self,
@@ -170,6 +271,7 @@ class CommandApplier(RowApplier[PodCommand]):
         offset: int,
         ledger: Ledger,
         plans: dict[str, PostPlan],
+        opted_out: Collection[str],
         now_ms: int,
     ) -> None:
         rows: dict[str, list[ActivityRow]] = {}
@@ -181,6 +283,8 @@ class CommandApplier(RowApplier[PodCommand]):
                 ledger.ignored["activity that is not pending"] += 1
             elif not _can_be_sent(row):
                 ledger.ignored["activity with an id that no event may carry"] += 1
+            elif row.member_id in opted_out:
+                self._skip(row, offset, ledger)
             else:
                 rows.setdefault(row.post_id, []).append(row)
         policy = self._policy
@@ -203,8 +307,17 @@ class CommandApplier(RowApplier[PodCommand]):
         )
         ledger.change(after, offset, told(after))
 
+    def _skip(self, row: ActivityRow, offset: int, ledger: Ledger) -> None:
+        after = msgspec.structs.replace(row, status=Status.CANCELLED, shard=self._shard)
+        ledger.change(after, offset, told(after, OPTED_OUT), last_error=OPTED_OUT)
+
     async def _dispatch(
-        self, item: Item[PodCommand], command: PodCommand, ledger: Ledger, now_ms: int
+        self,
+        item: Item[PodCommand],
+        command: PodCommand,
+        ledger: Ledger,
+        opted_out: Collection[str],
+        now_ms: int,
     ) -> None:
         names = dict.fromkeys(command.activity_ids)
         rows = [row for name in names if (row := ledger.row(name))]
@@ -220,6 +333,8 @@ class CommandApplier(RowApplier[PodCommand]):
         for row in ours:
             if row.status is Status.PENDING and not _can_be_sent(row):
                 ledger.ignored["activity with an id that no event may carry"] += 1
+            elif row.status is Status.PENDING and row.member_id in opted_out:
+                self._skip(row, item.offset, ledger)
             elif row.status is Status.PENDING:
                 self._plan(row, now_ms, item.offset, ledger)
             elif row.status in UNFIRED and self._may_wait(row.scheduled_for_ms or 0, now_ms):
@@ -232,17 +347,27 @@ class CommandApplier(RowApplier[PodCommand]):
         late_ms = now_ms - due_ms
         return late_ms < 0 or (self._overdue is not None and late_ms > self._overdue.after_ms)
 
+    # What had been applied before
+
     def _redo(self, item: Item[PodCommand], rows: Mapping[str, ActivityRow], redo: Redo) -> None:
         command = item.event
-        if command is not None and is_report(command) and fault(command) is None:
+        if command is None or fault(command) is not None:
+            return
+        if is_report(command):
             return redo_report(self._shard, command, item.offset, rows, redo)
-        for name in self._ids(command) if command else ():
+        if is_sweep(command):
+            # What it has changed in the wheel was there before the record had applied it. So this
+            # wheel has either lost nothing but the watermark, or what it held a moment before.
+            redo.lost = True
+        if command.command in ("pause", "resume"):
+            redo.pauses[subject(command)] = command.command == "pause"
+        for name in self._ids(command):
             row = rows.get(name)
             if row is None or row.status not in UNFIRED or row.command_offset is None:
                 continue
             if row.shard != self._shard:
                 continue
-            if row.command_offset != item.offset or (command and command.command == "dispatch"):
+            if row.command_offset != item.offset or command.command == "dispatch":
                 # Where its timer was before, or whether this command has scheduled what a later one
                 # has dispatched, nobody knows any more.
                 redo.lost = True
@@ -264,8 +389,13 @@ class CommandApplier(RowApplier[PodCommand]):
         ]
         if is_report(command):
             return retold(command, ours), []
-        if command.command == "schedule":
-            return [told(row) for row in ours if row.status is Status.SCHEDULED], []
+        if command.command in ("schedule", "dispatch"):
+            scheduled = command.command == "schedule"
+            return [
+                told(row, OPTED_OUT if row.status is Status.CANCELLED else None)
+                for row in ours
+                if row.status is Status.CANCELLED or (scheduled and row.status is Status.SCHEDULED)
+            ], []
         return [], []
 
 
@@ -275,5 +405,11 @@ def _can_be_sent(row: ActivityRow) -> bool:
     return is_id(row.pod_id) and is_id(row.post_id) and is_id(row.member_id)
 
 
-def _is_cancel(item: Item[PodCommand]) -> bool:
-    return item.event is not None and item.event.command == "cancel"
+def _is_sweep(item: Item[PodCommand]) -> bool:
+    return item.event is not None and is_sweep(item.event)
+
+
+def _reason(command: PodCommand) -> str | None:
+    if command.command == "opt_out":
+        return OPTED_OUT
+    return plain(command.reason, _MAX_REASON_CHARS) or None

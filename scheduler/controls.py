@@ -1,11 +1,17 @@
 """What operators and members ask for, and that lasts: who is paused, and who has opted out."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 from msgspec import Struct
 
 Scope = Literal["all", "pod", "member"]
+SelectionScope = Literal["all", "post", "pod", "member"]
 Kind = Literal["paused", "opted_out"]
+
+OPTED_OUT = "the member has opted out"
+"""The reason of what is cancelled for it."""
 
 
 class Subject(Struct, frozen=True):
@@ -19,3 +25,68 @@ class Subject(Struct, frozen=True):
 
 
 EVERYBODY = Subject("all")
+
+
+class Control(Struct, frozen=True, kw_only=True):
+    """A control as one command has set it or taken it back (`active`); times in milliseconds UTC.
+
+    `command_offset` is where that command stands in its partition.
+    """
+
+    kind: Kind
+    subject: Subject
+    active: bool
+    command_offset: int
+    issued_at_ms: int
+    actor: str | None = None
+    reason: str | None = None
+
+
+class Orders(Struct, frozen=True):
+    """What a decision about some members must know.
+
+    `version` is the offset of the last command that such decisions depend on, -1 without any: a
+    decision that was made by an older one is refused (`Record.apply_plan`, `Record.change`).
+    """
+
+    version: int = -1
+    opted_out: frozenset[str] = frozenset()
+
+
+class Selection(Struct, frozen=True):
+    """Which activities a command is about: all of a post, pod or member, or all of the shard."""
+
+    scope: SelectionScope
+    name: str = ""
+
+
+class AppliedCommand(Struct, frozen=True, kw_only=True):
+    """A command that a shard has applied, for the audit; times in milliseconds UTC.
+
+    `scope` and `name` say what it was about; `outcome` counts activities by what became of them.
+    """
+
+    command_offset: int
+    event_id: str
+    command: str
+    scope: str
+    issued_at_ms: int
+    name: str = ""
+    actor: str | None = None
+    reason: str | None = None
+    outcome: Mapping[str, int] = MappingProxyType({})
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What commands change beside rows.
+
+    `controls` are those that change, `applied` the commands that are done with. `binding` are the
+    topics whose inputs must be decided by these controls from now on.
+    """
+
+    controls: tuple[Control, ...] = ()
+    applied: tuple[AppliedCommand, ...] = ()
+    binding: tuple[str, ...] = ()
+
+
+NO_VERDICT = Verdict()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from scheduler.activity import UNFIRED, ActivityRow, Announcement, RowChange, Status
+from scheduler.controls import NO_VERDICT, Subject
 from scheduler.ports import SourceRecord
 from scheduler.timer import Timer
 
@@ -32,6 +33,12 @@ class Ledger:
         self.dropped: list[Timer] = []
         """Timers that the wheel must lose though their rows do not change."""
         self.ignored: Counter[str] = Counter()
+        self.decided_by: int | None = None
+        """The version of the orders that the changes depend on, if on any."""
+        self.pauses: dict[Subject, bool] = {}
+        """Who is paused from now on, or is no longer."""
+        self.verdict = NO_VERDICT
+        """What changes beside the rows."""
 
     def row(self, activity_id: str) -> ActivityRow | None:
         """The row as it is after all changes so far."""
@@ -67,6 +74,11 @@ class Ledger:
     def changes(self) -> list[RowChange]:
         """One for each row that has changed."""
         return list(self._changes.values())
+
+    @property
+    def changed(self) -> int:
+        """How many rows have changed."""
+        return len(self._changes)
 
     @property
     def added(self) -> list[Timer]:

@@ -10,6 +10,7 @@ import orjson
 from msgspec import Struct
 
 from scheduler.activity import FINAL, ActivityRow, Announcement, Status
+from scheduler.controls import OPTED_OUT
 from scheduler.ledger import told
 from scheduler.policy import RetryPolicy
 from scheduler.progress import MAX_ATTEMPT
@@ -61,16 +62,18 @@ def judge(
     now_ms: int,
     *,
     replayed: bool = False,
+    opted_out: bool = False,
 ) -> Step | Ignored:
     """What `result` makes of `row`, an activity that it is really about.
 
     A result counts for the attempt that the row is at, whatever PostgreSQL knows of its dispatch by
     now. An `executed` of an earlier attempt counts as long as the retry has not been dispatched.
     `now_ms` is the wheel's clock, where a retry begins to wait. `replayed`: a dead letter that was
-    sent again; it gives an activity that has failed at this very attempt one more.
+    sent again; it gives an activity that has failed at this very attempt one more. A member who
+    has `opted_out` gets no further attempt: the activity is cancelled instead.
     """
     if row.status is Status.FAILED and replayed and result.attempt == row.attempt:
-        if result.outcome == "failed" and row.attempt < MAX_ATTEMPT:
+        if result.outcome == "failed" and row.attempt < MAX_ATTEMPT and not opted_out:
             return _retried(row, result, now_ms, _history(row))
         return Ignored.FINISHED
     if row.status in FINAL:
@@ -86,6 +89,8 @@ def judge(
         return _executed(row, result)
     history = [*_history(row), _failure(result)]
     if result.retryable and row.attempt < min(retries.attempts, MAX_ATTEMPT):
+        if opted_out:
+            return _given_up(row, result, history)
         wait_ms = (
             retry_delay_ms(retries, row.activity_id, row.attempt)
             if result.retry_after_ms is None
@@ -131,6 +136,11 @@ def _retried(row: ActivityRow, result: EngagementExecuted, due_ms: int, history:
         failures=_text(history),
     )
     return Step(after, told(after, error or None), last_error=error)
+
+
+def _given_up(row: ActivityRow, result: EngagementExecuted, history: _History) -> Step:
+    after = msgspec.structs.replace(row, status=Status.CANCELLED, failures=_text(history))
+    return Step(after, told(after, OPTED_OUT), last_error=plain(result.error, MAX_ERROR_CHARS))
 
 
 def _failed(row: ActivityRow, result: EngagementExecuted, history: _History) -> Step:

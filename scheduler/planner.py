@@ -1,9 +1,10 @@
 """The planner: who engages with a new post, and when. A pure function, so a replay plans alike."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from scheduler.activity import ActivityRow, PlannedActivity, PostPlan
+from scheduler.controls import OPTED_OUT
 from scheduler.policy import DelayWindow, PacingPolicy
 from scheduler.stagger import CappedTimes, delay_ms, seed_of
 from schemas.events import EngagementType, PostDetected
@@ -12,7 +13,11 @@ from schemas.times import LATEST_MS, millis
 
 
 def plan(
-    event: PostDetected, policy: PacingPolicy, existing: PostPlan, source_offset: int
+    event: PostDetected,
+    policy: PacingPolicy,
+    existing: PostPlan,
+    source_offset: int,
+    opted_out: Collection[str] = (),
 ) -> list[PlannedActivity]:
     """The activities that `event` adds to what its post already has, likes first, in member order.
 
@@ -20,7 +25,8 @@ def plan(
     out; none for activities that are in `existing`. Each falls due at `detected_at` plus its delay
     (`scheduler.stagger`). A like that would break the cap on likes of one post moves later, as
     little as the cap allows; what exists is never moved. `source_offset` is the Kafka offset of
-    the event.
+    the event. Activities of members who have `opted_out` are skipped: they say so, have the time
+    that they would have had, and take no place under the cap.
 
     A member's place among the others depends on the event alone and never on `existing`, so that
     a replay finds the times it found before. Fold the result into `existing` with `extended`
@@ -38,6 +44,7 @@ def plan(
             if own_id in existing.activity_ids:
                 continue
             due_ms = base_ms + delay_ms(window, index, total, seed_of(own_id))
+            skipped = OPTED_OUT if opted_out and member in opted_out else None
             # By position: by name it takes twice as long, and this is done for each timer.
             yield PlannedActivity(
                 own_id,
@@ -45,8 +52,9 @@ def plan(
                 event.post_id,
                 member,
                 engagement_type,
-                due_ms if capped is None else capped.place(due_ms),
+                due_ms if capped is None or skipped else capped.place(due_ms),
                 source_offset,
+                skipped,
             )
 
     activities: list[PlannedActivity] = []
@@ -98,14 +106,7 @@ def postponed_times(
         shifts.setdefault(row.post_id, max(shift_ms, now_ms - due_ms))
         if row.engagement_type == "like":
             left.setdefault(row.post_id, []).append(due_ms)
-    capped = {
-        post_id: CappedTimes(
-            without(existing.get(post_id, PostPlan()), times).like_times_ms,
-            policy.like_cap,
-            policy.like_cap_window_ms,
-        )
-        for post_id, times in left.items()
-    }
+    capped = _others(left, policy, existing)
     moved = []
     for row, due_ms in ordered:
         new_ms = due_ms + shifts[row.post_id]
@@ -113,6 +114,46 @@ def postponed_times(
             new_ms = capped[row.post_id].place(new_ms)
         moved.append((row, min(new_ms, LATEST_MS)))
     return moved
+
+
+def rescheduled_times(
+    rows: Iterable[tuple[ActivityRow, int]],
+    policy: PacingPolicy,
+    existing: Mapping[str, PostPlan],
+) -> list[tuple[ActivityRow, int]]:
+    """When rows that wait, of any posts, are to fall due (ms) that are wanted at these times.
+
+    A like that would break the cap on likes of one post comes later, as little as the cap allows.
+    """
+    ordered = sorted(rows, key=lambda each: (each[1], each[0].activity_id))
+    left: dict[str, list[int]] = {}
+    for row, _ in ordered:
+        if row.engagement_type == "like" and row.scheduled_for_ms is not None:
+            left.setdefault(row.post_id, []).append(row.scheduled_for_ms)
+    capped = _others(left, policy, existing)
+    return [
+        (
+            row,
+            capped[row.post_id].place(wanted)
+            if row.post_id in capped and row.engagement_type == "like"
+            else wanted,
+        )
+        for row, wanted in ordered
+    ]
+
+
+def _others(
+    left: Mapping[str, Sequence[int]], policy: PacingPolicy, existing: Mapping[str, PostPlan]
+) -> Mapping[str, CappedTimes]:
+    """Of each post, the likes that stay where others leave these times."""
+    return {
+        post_id: CappedTimes(
+            without(existing.get(post_id, PostPlan()), times).like_times_ms,
+            policy.like_cap,
+            policy.like_cap_window_ms,
+        )
+        for post_id, times in left.items()
+    }
 
 
 def without(existing: PostPlan, like_times_ms: Iterable[int]) -> PostPlan:
@@ -138,7 +179,11 @@ def extended(existing: PostPlan, activities: Iterable[PlannedActivity]) -> PostP
     added = list(activities)
     if not added:
         return existing
-    likes = [each.scheduled_for_ms for each in added if each.engagement_type == "like"]
+    likes = [
+        each.scheduled_for_ms
+        for each in added
+        if each.engagement_type == "like" and each.skipped is None
+    ]
     return PostPlan(
         activity_ids=existing.activity_ids.union(each.activity_id for each in added),
         # Two sorted runs, nearly: sorting them is a merge.

@@ -19,9 +19,10 @@ from scheduler.activity import (
     PostPlan,
     RowChange,
     Standing,
+    Status,
     StatusChange,
 )
-from scheduler.controls import Subject
+from scheduler.controls import NO_VERDICT, Orders, Selection, Subject, Verdict
 from scheduler.policy import OverduePolicy
 from scheduler.timer import Timer
 from schemas.events import PodCommand, WheelCursor
@@ -66,8 +67,9 @@ class WheelState(Struct, frozen=True):
 
 class WheelSize(Struct, frozen=True):
     """`pending` timers that wait, of which `due` are due, `held` are held back as overdue, and
-    `parked` have fallen due since their pod or member was paused; `in_flight` in the claimed batch; `awaited`: attempts that were fired and whose result has not
-    come; the earliest time of all that are neither held back nor paused."""
+    `parked` have fallen due since their pod or member was paused; `in_flight` in the claimed batch;
+    `awaited`: attempts that were fired and whose result has not come; the earliest time of all that
+    are neither held back nor paused."""
 
     gen: str | None
     pending: int
@@ -298,6 +300,9 @@ class Snapshot(Protocol):
     watermarks: Mapping[str, int]
     """By topic; a topic without an entry has not been applied at all."""
 
+    paused: Collection[Subject]
+    """Who is paused."""
+
     def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
         """All timers that belong in the wheel, in chunks of at most `chunk`."""
 
@@ -306,6 +311,12 @@ class Snapshot(Protocol):
 
     def commanded(self, command_offset: int, chunk: int) -> AsyncIterator[Sequence[ActivityRow]]:
         """All rows that the command at that offset was the last to change."""
+
+    def matching(
+        self, selection: Selection, statuses: Collection[Status], chunk: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """Ids of the shard's activities that `selection` is about and that are in one of these
+        statuses. Reads what matches, but for a selection of all."""
 
     def standing(self, chunk: int) -> AsyncIterator[Sequence[Standing]]:
         """All rows that the wheel must know of, whether they wait or their result is awaited; those
@@ -331,13 +342,25 @@ class Record(Protocol):
         expected: int,
         upto: int,
         activities: Sequence[PlannedActivity],
+        *,
+        decided_by: int | None = None,
     ) -> frozenset[str] | None:
-        """Insert `activities` as `scheduled` and move the watermark, in one statement.
+        """Insert `activities` as `scheduled`, or as `cancelled` those that are skipped, and move
+        the watermark, in one statement.
+
+        `decided_by` is the version of the `Orders` that they were planned by; None: none matter.
 
         Returns the ids that were there already and were left as they are (mostly none); None when
-        the watermark is not at `expected`, and then nothing has changed. Raises
-        `DataRefusedError` when a value is refused.
+        the watermark is not at `expected`, or `decided_by` is not the last version, and then
+        nothing has changed. Raises `DataRefusedError` when a value is refused.
         """
+
+    async def orders(self, topic: str, shard: int, member_ids: Collection[str]) -> Orders:
+        """What those who apply `topic` must know of these members."""
+
+    async def skipped_between(self, shard: int, after: int, upto: int) -> Sequence[Announcement]:
+        """What was planned from source offsets in (after, upto] to be skipped, and has not been
+        changed since."""
 
     async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
         """Timers of the rows that came from source offsets in (after, upto] and are `scheduled`: a
@@ -355,12 +378,16 @@ class Record(Protocol):
         changes: Sequence[RowChange],
         *,
         by: Literal["result", "command"],
+        decided_by: int | None = None,
+        verdict: Verdict = NO_VERDICT,
     ) -> Mapping[str, int] | None:
-        """Apply `changes`, one a row at most, and move the watermark, in one statement.
+        """Apply `changes`, one a row at most, and what else commands change (`verdict`), and move
+        the watermark, in one statement. What commands change is noted for the audit.
 
         Rows without a shard get this one. Returns the watermarks that the shard's other topics
         had: what these have changed may be what the changes follow from. None when the watermark
-        is not at `expected`, or when a row is no longer as it was read; then nothing has changed.
+        is not at `expected`, when `decided_by` is not the last version of the topic's `Orders`, or
+        when a row is no longer as it was read; then nothing has changed.
         `upto` may be `expected`. Raises `DataRefusedError`.
         """
 

@@ -79,6 +79,7 @@ class Rebuild:
                 await self._wheel.load_awaited(shard, epoch, self._until_deadline(fired))
                 awaited += len(fired)
                 progress.tell(loaded, awaited)
+            paused = snapshot.paused
             watermarks = {
                 topic: at
                 for topic, at in snapshot.watermarks.items()
@@ -95,6 +96,7 @@ class Rebuild:
             (fresh.seq, fresh.nonce),
             watermarks,
             holding=(loaded, awaited),
+            paused=paused,
         )
         tell(
             "wheel built",

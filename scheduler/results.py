@@ -1,12 +1,13 @@
 """Applies `engagement-executed` to one shard, exactly once: what became of each engagement."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
 from scheduler.activity import FINAL, ActivityRow, Announcement, Status
 from scheduler.batch import Item
 from scheduler.change import Redo, RowApplier
+from scheduler.controls import OPTED_OUT, Orders
 from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import Ignored, Step, judge, letter_of
 from scheduler.patience import Patience
@@ -53,9 +54,17 @@ class ResultApplier(RowApplier[EngagementExecuted]):
 
     async def _decide(self, items: Sequence[Item[EngagementExecuted]], ledger: Ledger) -> None:
         now_ms = 0
-        if any(item.event is not None and item.event.outcome == "failed" for item in items):
+        orders = Orders()
+        failed = {
+            item.event.member_id
+            for item in items
+            if item.event is not None and item.event.outcome == "failed"
+        }
+        if failed:
             # By the clock that will say when the retry is due.
             now_ms = await self._wheel.now_ms()
+            orders = await self._record.orders(self._topic, self._shard, failed)
+            ledger.decided_by = orders.version
         for item in items:
             if item.event is None:
                 await self._bury(item.record, item.reason)
@@ -68,7 +77,7 @@ class ResultApplier(RowApplier[EngagementExecuted]):
             elif row.shard is not None and row.shard != self._shard:
                 await self._forward(item.record, row.shard)
             else:
-                await self._judge(item, item.event, row, ledger, now_ms)
+                await self._judge(item, item.event, row, ledger, now_ms, orders.opted_out)
 
     async def _judge(
         self,
@@ -77,9 +86,17 @@ class ResultApplier(RowApplier[EngagementExecuted]):
         row: ActivityRow,
         ledger: Ledger,
         now_ms: int,
+        opted_out: Collection[str],
     ) -> None:
         try:
-            step = judge(row, result, self._retries, now_ms, replayed=_replayed(item.record))
+            step = judge(
+                row,
+                result,
+                self._retries,
+                now_ms,
+                replayed=_replayed(item.record),
+                opted_out=row.member_id in opted_out,
+            )
         except Exception as error:
             # A bug in the rules; but one result must not hold up its neighbours for ever.
             log.exception("a result cannot be judged", shard=self._shard, offset=item.offset)
@@ -136,6 +153,8 @@ class ResultApplier(RowApplier[EngagementExecuted]):
         ):
             return [], []
         reason = None if row.status is Status.EXECUTED else result.error
+        if row.status is Status.CANCELLED:
+            reason = OPTED_OUT
         letters = []
         if row.status is Status.FAILED:
             letters.append(Letter(item.record, letter_of(row, result), row.failures))

@@ -56,7 +56,18 @@ Instant = Annotated[
 ]
 EngagementType = Literal["like", "comment"]
 Outcome = Literal["executed", "failed"]
-CommandName = Literal["schedule", "dispatch", "cancel", "postpone", "expire"]
+CommandName = Literal[
+    "schedule",
+    "dispatch",
+    "cancel",
+    "reschedule",
+    "pause",
+    "resume",
+    "opt_out",
+    "opt_in",
+    "postpone",
+    "expire",
+]
 StatusName = Literal[
     "pending",
     "scheduled",
@@ -172,8 +183,16 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     engine itself.
 
     `schedule`: plan those of `activity_ids`, all of `post_id`, that are still pending, in this
-    order. `dispatch`: fire those of `activity_ids` now, if they wait in the wheel. `cancel`: cancel
-    all that wait in the wheel (`pod_id`: of this pod); to be written to every partition.
+    order. `dispatch`: fire those of `activity_ids` now, if they wait in the wheel. `reschedule`:
+    move those of `activity_ids` that wait to the times in `due_at`, or all that wait of `post_id`
+    by `shift_ms`.
+
+    `cancel`: cancel those of `activity_ids` that are pending or wait; or, without any, all that
+    wait of `post_id`, of `member_id`, of `pod_id`, or all there are. `pause` and `resume`: whatever
+    is due of `pod_id`, of `member_id`, or of everybody, waits until it is taken back. `opt_out` and
+    `opt_in`: nothing more is planned for `member_id`, and what waits is cancelled, until it is
+    taken back; what was cancelled stays so. Of these, what is about a pod, a member or everybody is
+    to be written to every partition.
 
     `postpone` and `expire` are the dispatcher's, about timers that it has found overdue: those of
     `activity_ids` that still wait, and are still due at the time that stands at the same place in
@@ -190,7 +209,12 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
         tuple[Id, ...],
         Meta(max_length=MAX_COMMAND_ACTIVITIES, description="The activities, in order."),
     ] = ()
-    pod_id: Annotated[Id | None, Meta(description="For `cancel`: this pod alone.")] = None
+    pod_id: Annotated[Id | None, Meta(description="The pod that it is about.")] = None
+    member_id: Annotated[Id | None, Meta(description="The member that it is about.")] = None
+    actor: Annotated[
+        Annotated[str, Meta(max_length=MAX_ID_CHARS)] | None,
+        Meta(description="Who asks for it; kept for the audit."),
+    ] = None
     like_cap: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="For `schedule`: likes of the post in the cap's window, at most."),
@@ -201,11 +225,14 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = None
     due_at: Annotated[
         Annotated[tuple[Instant, ...], Meta(max_length=MAX_COMMAND_ACTIVITIES)] | None,
-        Meta(description="For `postpone` and `expire`: when each of `activity_ids` was due."),
+        Meta(
+            description="For `postpone` and `expire`: when each of `activity_ids` was due; for "
+            "`reschedule`: when each is to be due."
+        ),
     ] = None
     shift_ms: Annotated[
         Annotated[int, Meta(ge=0, le=MAX_SHIFT_MS)] | None,
-        Meta(description="For `postpone`: by how much, at least."),
+        Meta(description="For `postpone` and `reschedule`: by how much, at least."),
     ] = None
 
 

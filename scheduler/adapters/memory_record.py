@@ -5,7 +5,7 @@ It keeps every promise of the port but durability, and passes the same contract 
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,6 +18,7 @@ import orjson
 from scheduler.activity import (
     UNFIRED,
     ActivityRow,
+    Announcement,
     PlannedActivity,
     PostPlan,
     RowChange,
@@ -25,7 +26,18 @@ from scheduler.activity import (
     Status,
     StatusChange,
 )
+from scheduler.controls import (
+    NO_VERDICT,
+    AppliedCommand,
+    Control,
+    Kind,
+    Orders,
+    Selection,
+    Subject,
+    Verdict,
+)
 from scheduler.errors import DataRefusedError
+from scheduler.ledger import told
 from scheduler.ports import RecordCounts
 from scheduler.progress import latest_dispatched, may_date, may_dispatch
 from scheduler.stats import ActivityCounts
@@ -84,8 +96,10 @@ class MemorySnapshot:
         rows: Sequence[ActivityRow],
         standings: Mapping[str, Standing],
         shard: int,
+        paused: Collection[Subject],
     ) -> None:
         self.watermarks = watermarks
+        self.paused = paused
         self._timers = timers
         self._awaited = awaited
         self._rows = rows
@@ -107,6 +121,19 @@ class MemorySnapshot:
     ) -> AsyncIterator[Sequence[ActivityRow]]:
         """See `Snapshot.commanded`."""
         found = [row for row in self._rows if row.command_offset == command_offset]
+        for at in range(0, len(found), chunk):
+            yield found[at : at + chunk]
+
+    async def matching(
+        self, selection: Selection, statuses: Collection[Status], chunk: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """See `Snapshot.matching`."""
+        of = "" if selection.scope == "all" else f"{selection.scope}_id"
+        found = [
+            row.activity_id
+            for row in self._rows
+            if row.status in statuses and (not of or getattr(row, of) == selection.name)
+        ]
         for at in range(0, len(found), chunk):
             yield found[at : at + chunk]
 
@@ -135,11 +162,24 @@ class MemoryRecord:
         self._watermarks: dict[tuple[str, int], int] = {}
         self._versions = count(1)
         self._engagements: Counter[str] = Counter()
+        self._controls: dict[tuple[int, Kind, Subject], Control] = {}
+        self._versions_of: dict[tuple[str, int], int] = {}
+        self._applied: dict[tuple[int, int], AppliedCommand] = {}
 
     @property
     def table(self) -> Mapping[str, Row]:
         """All rows by id."""
         return self._rows
+
+    @property
+    def controls(self) -> Mapping[tuple[int, Kind, Subject], Control]:
+        """What lasts of the commands, by shard, kind and subject."""
+        return self._controls
+
+    @property
+    def applied(self) -> Mapping[tuple[int, int], AppliedCommand]:
+        """The commands that were applied, by shard and offset."""
+        return self._applied
 
     @property
     def engagements(self) -> Mapping[str, int]:
@@ -180,11 +220,13 @@ class MemoryRecord:
         expected: int,
         upto: int,
         activities: Sequence[PlannedActivity],
+        *,
+        decided_by: int | None = None,
     ) -> frozenset[str] | None:
         """See `Record.apply_plan`."""
         for each in activities:
             _check(each)
-        if not self._swap(topic, shard, expected, upto):
+        if not self._swap(topic, shard, expected, upto, decided_by):
             return None
         planned = {each.activity_id for each in activities}
         inserted = {
@@ -197,7 +239,8 @@ class MemoryRecord:
                     post_id=each.post_id,
                     member_id=each.member_id,
                     engagement_type=each.engagement_type,
-                    status=Status.SCHEDULED,
+                    status=Status.CANCELLED if each.skipped else Status.SCHEDULED,
+                    last_error=each.skipped,
                     scheduled_for_ms=each.scheduled_for_ms,
                     source_partition=shard,
                     source_offset=each.source_offset,
@@ -220,6 +263,30 @@ class MemoryRecord:
         found.sort(key=lambda entry: entry[:2])
         return [timer for _, _, timer in found]
 
+    async def skipped_between(self, shard: int, after: int, upto: int) -> Sequence[Announcement]:
+        """See `Record.skipped_between`."""
+        return [
+            told(_read(row), row.last_error)
+            for row in self._rows.values()
+            if row.source_partition == shard
+            and row.source_offset is not None
+            and after < row.source_offset <= upto
+            and row.status is Status.CANCELLED
+            and row.result_offset is row.command_offset is None
+        ]
+
+    async def orders(self, topic: str, shard: int, member_ids: Collection[str]) -> Orders:
+        """See `Record.orders`."""
+        return Orders(
+            self._versions_of.get((topic, shard), -1),
+            frozenset(
+                name
+                for name in member_ids
+                if (found := self._controls.get((shard, "opted_out", Subject("member", name))))
+                and found.active
+            ),
+        )
+
     async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
         """See `Record.rows`."""
         return {each: _read(self._rows[each]) for each in activity_ids if each in self._rows}
@@ -233,6 +300,8 @@ class MemoryRecord:
         changes: Sequence[RowChange],
         *,
         by: Literal["result", "command"],
+        decided_by: int | None = None,
+        verdict: Verdict = NO_VERDICT,
     ) -> Mapping[str, int] | None:
         """See `Record.change`."""
         for change in changes:
@@ -241,8 +310,16 @@ class MemoryRecord:
                 return None
             if "\0" in (change.last_error or ""):
                 raise DataRefusedError("NUL in an error")
-        if not self._swap(topic, shard, expected, upto):
+        if not self._swap(topic, shard, expected, upto, decided_by):
             return None
+        for control in verdict.controls:
+            self._controls[shard, control.kind, control.subject] = control
+            for other in verdict.binding:
+                self._versions_of[other, shard] = max(
+                    control.command_offset, self._versions_of.get((other, shard), -1)
+                )
+        for applied in verdict.applied:
+            self._applied.setdefault((shard, applied.command_offset), applied)
         for change in changes:
             row = self._rows[change.row.activity_id]
             due_ms, done_ms = change.scheduled_for_ms, change.executed_at_ms
@@ -313,6 +390,11 @@ class MemoryRecord:
             [_read(row) for row in self._rows.values() if row.source_partition == shard],
             {name: _standing(row) for name, row in self._rows.items()},
             shard,
+            [
+                subject
+                for (of, kind, subject), control in self._controls.items()
+                if of == shard and kind == "paused" and control.active
+            ],
         )
 
     async def counts(self) -> RecordCounts:
@@ -339,8 +421,12 @@ class MemoryRecord:
     def _put(self, row: Row) -> None:
         self._rows[row.id] = replace(row, version=next(self._versions))
 
-    def _swap(self, topic: str, shard: int, expected: int, upto: int) -> bool:
+    def _swap(
+        self, topic: str, shard: int, expected: int, upto: int, decided_by: int | None = None
+    ) -> bool:
         if self._watermarks.get((topic, shard), -1) != expected:
+            return False
+        if decided_by not in (None, self._versions_of.get((topic, shard), -1)):
             return False
         self._watermarks[topic, shard] = upto
         return True

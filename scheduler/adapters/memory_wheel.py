@@ -334,7 +334,8 @@ class MemoryWheel:
             self._wake(shard)
 
     def _park(self, state: _Shard, now_ms: int) -> None:
-        """Those who are paused have nothing in the way of the others; all wait if all are paused."""
+        """Those who are paused have nothing in the way of the others; all wait if all are
+        paused."""
         if not state.paused or EVERYBODY in state.paused:
             return
         for entry in state.order[: bisect_right(state.order, now_ms, key=lambda each: each[0])]:

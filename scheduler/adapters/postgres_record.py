@@ -1,14 +1,16 @@
 """The record in PostgreSQL (14 or newer): one statement a call, in scheduler/sql."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Self
 
 import asyncpg
+import orjson
 
 from scheduler.activity import (
     ActivityRow,
+    Announcement,
     PlannedActivity,
     PostPlan,
     RowChange,
@@ -24,7 +26,9 @@ from scheduler.adapters.postgres_pool import (
 )
 from scheduler.adapters.postgres_rows import activity_row, is_uuid
 from scheduler.adapters.postgres_snapshot import PostgresSnapshot
+from scheduler.controls import NO_VERDICT, Orders, Verdict
 from scheduler.errors import DataRefusedError
+from scheduler.ledger import told
 from scheduler.progress import BEFORE_DISPATCHED, latest_dispatched
 from scheduler.sql import query
 from scheduler.stats import ActivityCounts
@@ -109,8 +113,11 @@ class PostgresRecord:
         expected: int,
         upto: int,
         activities: Sequence[PlannedActivity],
+        *,
+        decided_by: int | None = None,
     ) -> frozenset[str] | None:
         """See `Record.apply_plan`."""
+        skipped = any(each.skipped for each in activities)
         arguments = (
             *(topic, shard, expected, upto),
             _SEPARATOR.join([each.activity_id for each in activities]),
@@ -120,6 +127,8 @@ class PostgresRecord:
             _SEPARATOR.join([each.engagement_type for each in activities]),
             [each.scheduled_for_ms for each in activities],
             [each.source_offset for each in activities],
+            [each.skipped for each in activities] if skipped else None,
+            decided_by,
         )
         try:
             row = await self._one("apply_plan", *arguments)
@@ -134,6 +143,16 @@ class PostgresRecord:
         """See `Record.unfired_between`. In the order of their offsets."""
         rows = await self._all("unfired_between", shard, after, upto, Status.SCHEDULED)
         return [Timer(*row) for row in rows]
+
+    async def skipped_between(self, shard: int, after: int, upto: int) -> Sequence[Announcement]:
+        """See `Record.skipped_between`."""
+        rows = await self._all("skipped_between", shard, after, upto)
+        return [told(activity_row(row), row["last_error"]) for row in rows]
+
+    async def orders(self, topic: str, shard: int, member_ids: Collection[str]) -> Orders:
+        """See `Record.orders`."""
+        row = await self._one("orders", topic, shard, list(member_ids))
+        return Orders(row["version"], frozenset(row["opted_out"])) if row else Orders()
 
     async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
         """See `Record.rows`. What is no UUID is nobody's id."""
@@ -151,6 +170,8 @@ class PostgresRecord:
         changes: Sequence[RowChange],
         *,
         by: Literal["result", "command"],
+        decided_by: int | None = None,
+        verdict: Verdict = NO_VERDICT,
     ) -> Mapping[str, int] | None:
         """See `Record.change`."""
         row = await self._one(
@@ -167,6 +188,11 @@ class PostgresRecord:
             [each.failures for each in changes],
             [each.counts for each in changes],
             by == "result",
+            decided_by,
+            _controls(verdict),
+            _applied(verdict),
+            list(verdict.binding) or None,
+            max((each.command_offset for each in verdict.controls), default=None),
         )
         if row is None or not row["moved"]:
             return None
@@ -229,6 +255,49 @@ class PostgresRecord:
         with translated():
             async with self._pool.acquire(timeout=self._timeout_s) as connection:
                 return await connection.fetch(query(name), *arguments)
+
+
+def _controls(verdict: Verdict) -> str | None:
+    """As change_controls.sql reads it."""
+    if not verdict.controls:
+        return None
+    return orjson.dumps(
+        [
+            {
+                "kind": each.kind,
+                "scope": each.subject.scope,
+                "subject": each.subject.name,
+                "active": each.active,
+                "command_offset": each.command_offset,
+                "actor": each.actor,
+                "reason": each.reason,
+                "issued_ms": each.issued_at_ms,
+            }
+            for each in verdict.controls
+        ]
+    ).decode()
+
+
+def _applied(verdict: Verdict) -> str | None:
+    """Likewise."""
+    if not verdict.applied:
+        return None
+    return orjson.dumps(
+        [
+            {
+                "command_offset": each.command_offset,
+                "event_id": each.event_id,
+                "command": each.command,
+                "actor": each.actor,
+                "reason": each.reason,
+                "scope": each.scope,
+                "subject": each.name,
+                "issued_ms": each.issued_at_ms,
+                "outcome": dict(each.outcome),
+            }
+            for each in verdict.applied
+        ]
+    ).decode()
 
 
 def _post_plan(row: "asyncpg.Record", other: PostPlan | None) -> PostPlan:

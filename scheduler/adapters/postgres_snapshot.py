@@ -1,6 +1,6 @@
 """One shard of the record in PostgreSQL, as of one moment."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -9,6 +9,7 @@ import asyncpg
 from scheduler.activity import UNFIRED, ActivityRow, Standing, Status
 from scheduler.adapters.postgres_errors import GONE, translated
 from scheduler.adapters.postgres_rows import activity_row, is_uuid, standing
+from scheduler.controls import Selection, Subject
 from scheduler.sql import query
 from scheduler.timer import Timer
 
@@ -19,6 +20,7 @@ class PostgresSnapshot:
     """The `Snapshot` port, between `begin` and `end`: one repeatable-read transaction."""
 
     watermarks: Mapping[str, int]
+    paused: Collection[Subject]
 
     def __init__(self, connection: Connection, shard: int) -> None:
         """`connection` must be left alone until `end`."""
@@ -31,7 +33,9 @@ class PostgresSnapshot:
         with translated():
             await self._transaction.start()
             rows = await self._connection.fetch(query("watermarks"), self._shard)
+            paused = await self._connection.fetch(query("paused"), self._shard)
         self.watermarks = {row["topic"]: row["last_offset"] for row in rows}
+        self.paused = [Subject(row["scope"], row["subject"]) for row in paused]
 
     async def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
         """See `Snapshot.unfired`."""
@@ -50,6 +54,16 @@ class PostgresSnapshot:
         async for rows in self._chunks(chunk, "commanded", command_offset):
             yield [activity_row(row) for row in rows]
 
+    async def matching(
+        self, selection: Selection, statuses: Collection[Status], chunk: int
+    ) -> AsyncIterator[Sequence[str]]:
+        """See `Snapshot.matching`."""
+        names = [] if selection.scope == "all" else [selection.name]
+        async for rows in self._chunks(
+            chunk, f"matching_{selection.scope}", list(statuses), *names
+        ):
+            yield [row["id"] for row in rows]
+
     async def standing(self, chunk: int) -> AsyncIterator[Sequence[Standing]]:
         """See `Snapshot.standing`."""
         async for rows in self._chunks(chunk, "standing", (*UNFIRED, Status.DISPATCHED)):
@@ -65,11 +79,11 @@ class PostgresSnapshot:
         return {row["id"]: standing(row) for row in rows}
 
     async def _chunks(
-        self, chunk: int, name: str, argument: object
+        self, chunk: int, name: str, *arguments: object
     ) -> "AsyncIterator[Sequence[asyncpg.Record]]":
         """What the query `name` finds of the shard; one chunk in memory, here and on the server."""
         with translated():
-            cursor = await self._connection.cursor(query(name), self._shard, argument)
+            cursor = await self._connection.cursor(query(name), self._shard, *arguments)
         while True:
             with translated():
                 rows = await cursor.fetch(chunk)

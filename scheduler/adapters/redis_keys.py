@@ -28,8 +28,8 @@ class ShardKeys(NamedTuple):
     paused: str
     """Hash of who is paused: the slot where their timers are parked once they fall due."""
     slot_prefix: str
-    """Followed by a slot's number: a sorted set of packed timers, by time within the slot; by `p` and
-    a number: one of timers that are parked, by the time they were due (ms)."""
+    """Followed by a slot's number: a sorted set of packed timers, by time within the slot; by `p`
+    and a number: one of timers that are parked, by the time they were due (ms)."""
     wake: str
     """Publish channel: an add has put a timer before the time the owner sleeps until, or has found
     no wheel."""

@@ -36,7 +36,18 @@ WIPE_SLOTS = 500
 TIMEOUT_S = 5.0
 """A Redis that does not answer within this time counts as away."""
 
-_NAMES = ("add", "take", "claim", "wipe", "load", "load_awaited", "open", "size", "forget", "set_aside")
+_NAMES = (
+    "add",
+    "take",
+    "claim",
+    "wipe",
+    "load",
+    "load_awaited",
+    "open",
+    "size",
+    "forget",
+    "set_aside",
+)
 
 # Looked up, not formatted: one goes with each timer.
 _RELATIVE = tuple(text(b"%d" % relative) for relative in range(SLOT_MS))

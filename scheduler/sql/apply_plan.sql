@@ -1,7 +1,8 @@
--- Insert new activities as `scheduled` and move the watermark, both or neither.
+-- Insert new activities, mostly as `scheduled`, and move the watermark, both or neither.
 --   $1 topic text, $2 partition int, $3 expected bigint, $4 upto bigint,
 --   columns: texts joined by unit separators: $5 ids, $6 pods, $7 posts, $8 members, $9 types;
---   bigint[]: $10 due (ms), $11 offsets
+--   bigint[]: $10 due (ms), $11 offsets; $12 text[]: reasons why they are `cancelled` at once (null:
+--   none is; of those that are not: null); $13 bigint: the controls they were planned by (null: any)
 -- Texts are joined since the driver spends four times as long on an array as on one long text. One
 -- that holds a separator would make its column longer than the others, which is refused: unnest()
 -- fills the others up with nulls.
@@ -9,12 +10,12 @@
 -- apply_plan_around.sql does what this one could not. Mostly none is, since the planner has looked,
 -- and an insert that need not expect conflicts costs a quarter less.
 with
-    permitted as (select true as yes),
+    permitted as (select true as yes, $13::bigint as decided_by),
 --@include move_watermark.sql
     ,
     inserted as (
         insert into pod_activities (
-            id, pod_id, post_id, member_id, engagement_type, status, scheduled_for,
+            id, pod_id, post_id, member_id, engagement_type, status, last_error, scheduled_for,
             source_partition, source_offset
         )
 --@include planned_rows.sql

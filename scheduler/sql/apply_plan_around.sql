@@ -1,12 +1,12 @@
 -- As apply_plan.sql, but around the activities that are there already, by id or by natural key.
 -- Those stay as they are. One row: `moved`; `there`, their ids out of $5.
 with
-    permitted as (select true as yes),
+    permitted as (select true as yes, $13::bigint as decided_by),
 --@include move_watermark.sql
     ,
     inserted as (
         insert into pod_activities (
-            id, pod_id, post_id, member_id, engagement_type, status, scheduled_for,
+            id, pod_id, post_id, member_id, engagement_type, status, last_error, scheduled_for,
             source_partition, source_offset
         )
 --@include planned_rows.sql

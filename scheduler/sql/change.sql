@@ -3,7 +3,10 @@
 --   columns, each id once: $5 ids joined by commas, $6 versions bigint[] (rows.sql),
 --   $7 statuses text[], $8 attempts smallint[], $9 due (ms) bigint[], $10 causes bigint[],
 --   $11 executed (ms) bigint[], $12 errors text[], $13 histories text[] (JSON), $14 counts boolean[]
---   (null in $9, $11, $12, $13: as it was), $15 boolean: the causes are results, not commands
+--   (null in $9, $11, $12, $13: as it was), $15 boolean: the causes are results, not commands,
+--   $16 bigint: the controls it was decided by (null: any),
+--   JSON, or null: $17 controls that change, $18 commands that have been applied (change_controls.sql)
+--   $19 text[]: topics whose inputs must be decided by these controls from now on; $20 by which command
 -- One row: `moved`; `topics` and `offsets`, parallel: the watermarks of the partition's other topics
 -- as of this statement. A row that somebody changed before it began is either among what `$5` was
 -- read from, or not as it was read: so these tell all that the changes can follow from.
@@ -20,7 +23,9 @@ with
     ),
     -- Locked in one order by all who change several rows, so that none waits for another in turn.
     locked as materialized (
-        select activity.id, activity.xmin::text::bigint as version
+        select
+            activity.id, activity.xmin::text::bigint as version, activity.status,
+            activity.scheduled_for
         from pod_activities as activity
         where activity.id in (select id from wanted)
         order by activity.id
@@ -30,7 +35,8 @@ with
         select not exists (
             select from wanted left join locked using (id)
             where locked.version is distinct from wanted.version
-        ) as yes
+        ) as yes,
+        $16::bigint as decided_by
     ),
 --@include move_watermark.sql
     ,
@@ -55,8 +61,12 @@ with
         from wanted
         where activity.id = wanted.id
             and exists (select from moved)
-        returning activity.member_id, wanted.counts
+        returning
+            activity.id, activity.member_id, activity.status, activity.scheduled_for,
+            wanted.cause, wanted.counts
     ),
+--@include change_controls.sql
+    ,
     counted as (
         select increment_member_engagement(member.member_id, member.engagements)
         from (

@@ -233,9 +233,7 @@ async def test_a_pause_that_lost_its_swap_does_nothing(wheel: WheelView) -> None
     assert len((await claim(wheel)).timers) == 1
 
 
-async def aside(
-    wheel: WheelView, timers: Sequence[Timer], at: int = -1
-) -> Sequence[bool] | None:
+async def aside(wheel: WheelView, timers: Sequence[Timer], at: int = -1) -> Sequence[bool] | None:
     return await wheel.set_aside(SHARD, COMMANDS, at, timers)
 
 

@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
-from scheduler.activity import Announcement, PlannedActivity, PostPlan
+from scheduler.activity import Announcement, PlannedActivity, PostPlan, Status
 from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.apply import PostDetectedApplier
+from scheduler.controls import Orders
 from scheduler.errors import DataRefusedError
 from scheduler.patience import Patience
 from scheduler.policy import PacingPolicy
@@ -33,6 +34,28 @@ class RowsInMemory:
         self.rows: dict[str, PlannedActivity] = {}
         self.fired: set[str] = set()
         self.at = -1
+        self.orders_given = Orders()
+
+    async def orders(self, topic: str, shard: int, member_ids: Collection[str]) -> Orders:
+        assert (topic, shard) == (TOPIC, SHARD)
+        given = self.orders_given
+        return Orders(given.version, given.opted_out.intersection(member_ids))
+
+    async def skipped_between(self, shard: int, after: int, upto: int) -> Sequence[Announcement]:
+        return [
+            Announcement(
+                row.activity_id,
+                row.pod_id,
+                row.post_id,
+                row.member_id,
+                row.engagement_type,
+                Status.CANCELLED,
+                1,
+                reason=row.skipped,
+            )
+            for row in self.rows.values()
+            if after < row.source_offset <= upto and row.skipped
+        ]
 
     async def watermark(self, topic: str, shard: int) -> int:
         assert (topic, shard) == (TOPIC, SHARD)
@@ -57,10 +80,12 @@ class RowsInMemory:
         expected: int,
         upto: int,
         activities: Sequence[PlannedActivity],
+        *,
+        decided_by: int | None = None,
     ) -> frozenset[str] | None:
         assert (topic, shard) == (TOPIC, SHARD)
         assert upto > expected
-        if self.at != expected:
+        if self.at != expected or decided_by != self.orders_given.version:
             return None
         if any(row.member_id == UNACCEPTABLE for row in activities):
             raise DataRefusedError("22021 unacceptable")
@@ -84,7 +109,9 @@ class RowsInMemory:
                 row.scheduled_for_ms,
             )
             for row in self.rows.values()
-            if after < row.source_offset <= upto and row.activity_id not in self.fired
+            if after < row.source_offset <= upto
+            and row.activity_id not in self.fired
+            and row.skipped is None
         ]
 
 

@@ -1,0 +1,117 @@
+"""What a command is about, and why one can never be applied."""
+
+from collections.abc import Mapping
+from typing import cast
+
+from scheduler.controls import (
+    EVERYBODY,
+    AppliedCommand,
+    Control,
+    Selection,
+    SelectionScope,
+    Subject,
+)
+from schemas.events import PodCommand
+from schemas.times import millis
+
+MAX_ACTOR_CHARS = 200
+
+
+def is_sweep(command: PodCommand) -> bool:
+    """Whether `command` goes through timers that wait (`scheduler.sweep`), by itself; one that is
+    at fault does not."""
+    return command.command in ("cancel", "reschedule", "opt_out") and fault(command) is None
+
+
+def fault(command: PodCommand) -> str | None:
+    """Why `command` can never be applied; None where it can."""
+    named = [
+        name
+        for name in ("activity_ids", "post_id", "member_id", "pod_id")
+        if getattr(command, name)
+    ]
+    match command.command:
+        case "postpone" | "expire":
+            if len(command.due_at or ()) != len(command.activity_ids):
+                return "as many due_at as activity_ids are needed"
+        case "reschedule" if command.activity_ids:
+            if len(command.due_at or ()) != len(command.activity_ids):
+                return "as many due_at as activity_ids are needed"
+        case "reschedule":
+            if command.post_id is None or command.shift_ms is None:
+                return "activity_ids and due_at, or post_id and shift_ms, are needed"
+        case "cancel":
+            # The post of activities is their key.
+            others = [name for name in named if name != "post_id" or not command.activity_ids]
+            if len(others) > 1:
+                return f"it is about {' and '.join(others)}: one of them is allowed"
+        case "pause" | "resume":
+            if {"activity_ids", "post_id"} & set(named) or len(named) > 1:
+                return "pod_id, or member_id, or neither is allowed"
+        case "opt_out" | "opt_in":
+            if named != ["member_id"]:
+                return "member_id is needed, and nothing else allowed"
+    return None
+
+
+def about(command: PodCommand) -> tuple[str, str]:
+    """What `command` is about, for the audit: scope and id."""
+    if command.activity_ids:
+        return "activities", ""
+    if command.post_id is not None:
+        return "post", command.post_id
+    if command.member_id is not None:
+        return "member", command.member_id
+    if command.pod_id is not None:
+        return "pod", command.pod_id
+    return "all", ""
+
+
+def selection(command: PodCommand) -> Selection:
+    """The activities that a `command` without `activity_ids` is about."""
+    scope, name = about(command)
+    return Selection(cast("SelectionScope", scope), name)
+
+
+def subject(command: PodCommand) -> Subject:
+    """Whom a control is about."""
+    if command.member_id is not None:
+        return Subject("member", command.member_id)
+    return EVERYBODY if command.pod_id is None else Subject("pod", command.pod_id)
+
+
+def control(command: PodCommand, offset: int) -> Control:
+    """What lasts of `command`, which stands at `offset`."""
+    return Control(
+        kind="paused" if command.command in ("pause", "resume") else "opted_out",
+        subject=subject(command),
+        active=command.command in ("pause", "opt_out"),
+        command_offset=offset,
+        issued_at_ms=millis(command.issued_at),
+        actor=_plain(command.actor),
+        reason=_plain(command.reason),
+    )
+
+
+def applied(command: PodCommand, offset: int, outcome: Mapping[str, int]) -> AppliedCommand:
+    """The note of `command`, which stands at `offset`."""
+    scope, name = about(command)
+    reported = command.command in ("postpone", "expire")
+    return AppliedCommand(
+        command_offset=offset,
+        event_id=command.event_id,
+        command=command.command,
+        scope=scope,
+        name=name,
+        issued_at_ms=millis(command.issued_at),
+        actor=_plain(command.actor) or ("dispatcher" if reported else None),
+        reason=_plain(command.reason),
+        outcome=outcome,
+    )
+
+
+def _plain(text: str | None) -> str | None:
+    """In one printable line: PostgreSQL has no NUL."""
+    if not text:
+        return None
+    return "".join(c if c.isprintable() else " " for c in text)[:MAX_ACTOR_CHARS]
