@@ -19,7 +19,7 @@ from scheduler.command import (
     selection,
     subject,
 )
-from scheduler.controls import OPTED_OUT, Verdict
+from scheduler.controls import OPTED_OUT, Subject, Verdict
 from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import plain
 from scheduler.patience import Patience
@@ -259,6 +259,7 @@ class CommandApplier(RowApplier[PodCommand]):
                     controls["paused", subject(command)] = control(command, item.offset)
                 case "opt_in":
                     controls["opted_out", subject(command)] = control(command, item.offset)
+                    ledger.pauses[Subject("opted_out", subject(command).name)] = False
                     binding = self._others
             done.append(applied(command, item.offset, {"changed": ledger.changed - before}))
         ledger.verdict = Verdict(
@@ -361,6 +362,8 @@ class CommandApplier(RowApplier[PodCommand]):
             redo.lost = True
         if command.command in ("pause", "resume"):
             redo.pauses[subject(command)] = command.command == "pause"
+        elif command.command == "opt_in":
+            redo.pauses[Subject("opted_out", subject(command).name)] = False
         for name in self._ids(command):
             row = rows.get(name)
             if row is None or row.status not in UNFIRED or row.command_offset is None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-Scope = Literal["all", "pod", "member"]
+Scope = Literal["all", "pod", "member", "opted_out"]
 SelectionScope = Literal["all", "post", "pod", "member"]
 Kind = Literal["paused", "opted_out"]
 
@@ -15,7 +15,10 @@ OPTED_OUT = "the member has opted out"
 
 
 class Subject(Struct, frozen=True):
-    """Whom a control is about: everybody, a pod or a member (`name` is its id)."""
+    """Whom a control is about: everybody, a pod or a member (`name` is its id).
+
+    The wheel knows one more: a member who has `opted_out`, as long as anything of theirs is left.
+    """
 
     scope: Scope
     name: str = ""

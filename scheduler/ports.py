@@ -139,12 +139,14 @@ class Wheel(Protocol):
         *,
         after: Mapping[str, int] = NOTHING_BEFORE,
     ) -> Sequence[bool] | None:
-        """Hold back those of `timers` that still wait, whom an input of `topic` is about to change,
-        until `add` removes or moves them.
+        """Set those of `timers` aside that still wait, since an input of `topic` is about to change
+        them, until `add` removes or moves them. What is left when the watermark of `topic` moves
+        waits in its slot again: somebody who was too late had set it aside.
 
-        Returns, for each, whether it is held back now: such a timer cannot fire. None when the
-        watermark of `topic` is not at `expected`, and then nothing has changed. `after` and errors
-        as for `add`. To be called again, it does nothing more. Not for more than `MAX_FIND`.
+        Returns, for each, whether it is aside now, or held back: such a timer cannot fire. None
+        when the watermark of `topic` is not at `expected`, and then nothing has changed. `after`
+        and errors as for `add`. To be called again, it does nothing more. Not for more than
+        `MAX_FIND`.
         """
 
     async def take(self, shard: int, epoch: str) -> WheelState:
@@ -302,6 +304,9 @@ class Snapshot(Protocol):
 
     paused: Collection[Subject]
     """Who is paused."""
+
+    opted_out: Collection[str]
+    """Members who have opted out."""
 
     def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
         """All timers that belong in the wheel, in chunks of at most `chunk`."""

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Sequence
 import structlog
 from msgspec.structs import replace
 
+from scheduler.controls import Subject
+from scheduler.overdue import leftovers
 from scheduler.ports import Record, ShardLog, Wheel
 from scheduler.project import Projection
 from scheduler.timer import Timer
@@ -68,18 +70,24 @@ class Rebuild:
         await projection.drain(await shard_log.status_end())
 
         loaded = awaited = 0
+        barred: list[Timer] = []
         progress = _Progress(shard, began)
         async with self._record.snapshot(shard) as snapshot:
             await self._wheel.wipe(shard, epoch)
             async for timers in snapshot.unfired(CHUNK):
                 await self._wheel.load(shard, epoch, timers)
                 loaded += len(timers)
+                if snapshot.opted_out:
+                    barred += [each for each in timers if each.member_id in snapshot.opted_out]
                 progress.tell(loaded, awaited)
             async for fired in snapshot.awaited(CHUNK):
                 await self._wheel.load_awaited(shard, epoch, self._until_deadline(fired))
                 awaited += len(fired)
                 progress.tell(loaded, awaited)
-            paused = snapshot.paused
+            paused = [
+                *snapshot.paused,
+                *{Subject("opted_out", timer.member_id) for timer in barred},
+            ]
             watermarks = {
                 topic: at
                 for topic, at in snapshot.watermarks.items()
@@ -88,7 +96,8 @@ class Rebuild:
 
         fresh = WheelCursor(seq=cursor.seq if cursor else 0, nonce=self._token(), gen=self._token())
         # Kafka first: a generation that only Redis knows would be taken for an older life.
-        await shard_log.commit((), 0, fresh)
+        reports = leftovers(shard, barred, await self._wheel.now_ms(), fresh)
+        await shard_log.commit((), 0, fresh, reports=reports)
         await self._wheel.open(
             shard,
             epoch,

@@ -96,10 +96,15 @@ class MemorySnapshot:
         rows: Sequence[ActivityRow],
         standings: Mapping[str, Standing],
         shard: int,
-        paused: Collection[Subject],
+        controls: Collection[Control],
     ) -> None:
         self.watermarks = watermarks
-        self.paused = paused
+        self.paused: Collection[Subject] = [
+            each.subject for each in controls if each.kind == "paused"
+        ]
+        self.opted_out: Collection[str] = {
+            each.subject.name for each in controls if each.kind == "opted_out"
+        }
         self._timers = timers
         self._awaited = awaited
         self._rows = rows
@@ -390,11 +395,7 @@ class MemoryRecord:
             [_read(row) for row in self._rows.values() if row.source_partition == shard],
             {name: _standing(row) for name, row in self._rows.items()},
             shard,
-            [
-                subject
-                for (of, kind, subject), control in self._controls.items()
-                if of == shard and kind == "paused" and control.active
-            ],
+            [each for (of, *_), each in self._controls.items() if of == shard and each.active],
         )
 
     async def counts(self) -> RecordCounts:

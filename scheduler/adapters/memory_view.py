@@ -30,6 +30,7 @@ class MemoryWheelView(MemoryWheel):
             packed = pack(timer)
             entry = (timer.due_ms, packed)
             waits = entry in state.pending or entry in state.parked or packed in state.held
+            waits = waits or packed in state.aside
             awaited = state.awaited.get(packed)
             sights.append(
                 Sight(
@@ -47,7 +48,8 @@ class MemoryWheelView(MemoryWheel):
             at = entries[-1]
             pending = self._of(shard).pending
             yield [Placed(pending[entry], fired=False) for entry in entries]
-        aside = [*self._of(shard).held.values(), *self._of(shard).parked.values()]
+        state = self._of(shard)
+        aside = [*state.held.values(), *state.parked.values(), *state.aside.values()]
         for start in range(0, len(aside), PAGE):
             yield [Placed(timer, fired=False) for timer in aside[start : start + PAGE]]
         at = (-1, b"")

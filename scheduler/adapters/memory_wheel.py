@@ -44,6 +44,8 @@ class _Shard:
     awaited: dict[bytes, Timer] = field(default_factory=dict)  # due: their deadline
     answered: set[bytes] = field(default_factory=set)
     held: dict[bytes, Timer] = field(default_factory=dict)
+    aside: dict[bytes, Timer] = field(default_factory=dict)
+    aside_for: str = ""
     paused: set[Subject] = field(default_factory=set)
     parked: dict[tuple[int, bytes], Timer] = field(default_factory=dict)
     head_ms: float = 0
@@ -99,12 +101,12 @@ class MemoryWheel:
             packed = pack(timer)
             if packed in coming:
                 # Moved; but only from where it waits.
-                if not self._drop(state, timer) and not state.held.pop(packed, None):
+                if not self._drop(state, timer) and not _released(state, packed):
                     del coming[packed]
             elif (
                 not state.awaited.pop(packed, None)
                 and not self._drop(state, timer)
-                and not state.held.pop(packed, None)
+                and not _released(state, packed)
                 and state.in_flight
             ):
                 state.answered.add(packed)
@@ -113,6 +115,7 @@ class MemoryWheel:
             self._pause(shard, state, subject, paused)
         if upto > expected:
             state.watermarks[topic] = upto
+            self._put_back(shard, state, topic)
         earliest = min((timer.due_ms for timer in timers), default=None)
         if earliest is not None and earliest < state.head_ms:
             state.head_ms = earliest
@@ -137,8 +140,10 @@ class MemoryWheel:
                 raise WheelBehindError(shard, other)
         for timer in timers:
             if self._drop(state, timer):
-                state.held[pack(timer)] = timer
-        return [pack(timer) in state.held for timer in timers]
+                state.aside[pack(timer)] = timer
+                state.aside_for = topic
+        packed = map(pack, timers)
+        return [each in state.aside or each in state.held for each in packed]
 
     async def take(self, shard: int, epoch: str) -> WheelState:
         """See `Wheel.take`."""
@@ -244,7 +249,7 @@ class MemoryWheel:
         batch = state.in_flight
         return WheelSize(
             gen=state.gen,
-            pending=len(state.pending) + len(state.held) + len(state.parked),
+            pending=len(state.pending) + len(state.held) + len(state.parked) + len(state.aside),
             in_flight=len(batch.timers) + len(batch.timeouts) if batch else 0,
             next_due_ms=_next(state),
             watermarks=dict(state.watermarks),
@@ -321,6 +326,12 @@ class MemoryWheel:
             return False
         del state.order[bisect_left(state.order, entry)]
         return True
+
+    def _put_back(self, shard: int, state: _Shard, topic: str) -> None:
+        if state.aside and state.aside_for == topic:
+            self._put(state, list(state.aside.values()))
+            state.aside.clear()
+            self._wake(shard)
 
     def _pause(self, shard: int, state: _Shard, subject: Subject, paused: bool) -> None:
         if paused:
@@ -400,9 +411,17 @@ def _fairly(state: _Shard, now_ms: int, limit: int) -> list[tuple[int, bytes]]:
     return sorted([*claimed, *left[: limit - len(claimed)]])
 
 
+def _released(state: _Shard, packed: bytes) -> Timer | None:
+    return state.held.pop(packed, None) or state.aside.pop(packed, None)
+
+
 def _is_paused(state: _Shard, timer: Timer) -> bool:
-    pod, member = Subject("pod", timer.pod_id), Subject("member", timer.member_id)
-    return pod in state.paused or member in state.paused
+    who = (
+        Subject("pod", timer.pod_id),
+        Subject("member", timer.member_id),
+        Subject("opted_out", timer.member_id),
+    )
+    return not state.paused.isdisjoint(who)
 
 
 def _next(state: _Shard) -> int | None:

@@ -21,6 +21,7 @@ class PostgresSnapshot:
 
     watermarks: Mapping[str, int]
     paused: Collection[Subject]
+    opted_out: Collection[str]
 
     def __init__(self, connection: Connection, shard: int) -> None:
         """`connection` must be left alone until `end`."""
@@ -33,9 +34,12 @@ class PostgresSnapshot:
         with translated():
             await self._transaction.start()
             rows = await self._connection.fetch(query("watermarks"), self._shard)
-            paused = await self._connection.fetch(query("paused"), self._shard)
+            controls = await self._connection.fetch(query("controls"), self._shard)
         self.watermarks = {row["topic"]: row["last_offset"] for row in rows}
-        self.paused = [Subject(row["scope"], row["subject"]) for row in paused]
+        self.paused = [
+            Subject(row["scope"], row["subject"]) for row in controls if row["kind"] == "paused"
+        ]
+        self.opted_out = {row["subject"] for row in controls if row["kind"] == "opted_out"}
 
     async def unfired(self, chunk: int) -> AsyncIterator[Sequence[Timer]]:
         """See `Snapshot.unfired`."""

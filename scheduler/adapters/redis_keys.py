@@ -12,8 +12,8 @@ class ShardKeys(NamedTuple):
     """The keys of one shard."""
 
     meta: str
-    """Hash: epoch, gen, seq, nonce, claimed, pending, head, last, shift, parks, and `at:<topic>`
-    watermarks."""
+    """Hash: epoch, gen, seq, nonce, claimed, pending, head, last, shift, parks, aside, and
+    `at:<topic>` watermarks."""
     slots: str
     """Sorted set of the occupied slots, by number."""
     in_flight: str
@@ -25,6 +25,9 @@ class ShardKeys(NamedTuple):
     that may hold them; until the batch is settled."""
     held: str
     """Sorted set of packed timers that are held back as overdue, by the time they were due (ms)."""
+    aside: str
+    """Sorted set of packed timers that a command has set aside to change them, by the time they are
+    due (ms)."""
     paused: str
     """Hash of who is paused: the slot where their timers are parked once they fall due."""
     slot_prefix: str
@@ -45,6 +48,7 @@ class ShardKeys(NamedTuple):
             awaited=base + "awaited",
             answered=base + "answered",
             held=base + "held",
+            aside=base + "aside",
             paused=base + "paused",
             slot_prefix=base + "s:",
             wake=base + "wake",

@@ -22,7 +22,7 @@ COUNTED_SLOTS = 500
 
 def waiting_sets(keys: ShardKeys) -> Sequence[str]:
     """Sorted sets, by due time, of timers that wait elsewhere than in a slot."""
-    return (keys.held,)
+    return (keys.held, keys.aside)
 
 
 class RedisWheelView(RedisWheel):

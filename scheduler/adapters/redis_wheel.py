@@ -146,6 +146,7 @@ class RedisWheel:
                 len(leaving),
                 len(moving),
                 len(changing),
+                SLOT_MS,
                 *reached,
                 *leaving,
                 *moving,
@@ -172,7 +173,7 @@ class RedisWheel:
             asked += (*divmod(timer.due_ms, SLOT_MS), pack(timer))
         reply = await self._run(
             "set_aside",
-            [keys.meta, keys.slots, keys.held, keys.paused],
+            [keys.meta, keys.slots, keys.held, keys.paused, keys.aside],
             [
                 keys.slot_prefix,
                 SLOT_MS,
@@ -391,7 +392,7 @@ def _all_of(keys: ShardKeys) -> list[str]:
     """What a script names that may touch everything but the slots."""
     return [
         *(keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held),
-        keys.paused,
+        *(keys.paused, keys.aside),
     ]
 
 

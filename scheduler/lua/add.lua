@@ -1,9 +1,10 @@
 -- What one input makes of the wheel: timers leave, move and come, and the watermark of its topic
 -- goes on, by compare-and-swap; all of it or nothing.
--- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held, 7 paused
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held, 7 paused, 8 aside
 -- ARGV: 1 slot prefix, 2 wake channel, 3 watermark field, 4 expected, 5 upto,
 --       6 earliest due time of what comes or moves ('' for nothing),
---       7 to 10 numbers of fields of the four lists that follow from 11 on, one behind the other:
+--       7 to 10 numbers of fields of the four lists that follow from 12 on, one behind the other,
+--       11 slot width (ms); the lists:
 --         what must be reached (two each: watermark field, least offset),
 --         what leaves (two each: slot, packed),
 --         what moves (four each: slot it is in, slot it goes to, relative due time, packed),
@@ -19,6 +20,7 @@
 --@include lanes.lua
 --@include paused.lua
 --@include places.lua
+--@include put_back.lua
 
 local meta = redis.call('HMGET', KEYS[1], 'gen', ARGV[3], 'head')
 if not meta[1] then
@@ -28,11 +30,11 @@ local at = meta[2] or '-1'
 if at ~= ARGV[4] then
   return {'ok', at}
 end
-local leave = 11 + tonumber(ARGV[7])
+local leave = 12 + tonumber(ARGV[7])
 local move = leave + tonumber(ARGV[8])
 local pauses = move + tonumber(ARGV[9])
 local come = pauses + tonumber(ARGV[10])
-for i = 11, leave - 1, 2 do
+for i = 12, leave - 1, 2 do
   local reached = redis.call('HGET', KEYS[1], ARGV[i]) or '-1'
   if tonumber(reached) < tonumber(ARGV[i + 1]) then
     return {'behind', ARGV[i]}
@@ -41,7 +43,7 @@ end
 
 local change = 0
 
-local places = leave < pauses and places(KEYS[2], ARGV[1], KEYS[6], KEYS[7])
+local places = leave < pauses and places(KEYS[2], ARGV[1], KEYS[6], KEYS[7], KEYS[8])
 local in_flight = redis.call('EXISTS', KEYS[3]) == 1
 for i = leave, move - 1, 2 do
   if redis.call('ZREM', KEYS[4], ARGV[i + 1]) == 0 then
@@ -80,5 +82,6 @@ if ARGV[6] ~= '' and (not meta[3] or tonumber(ARGV[6]) < tonumber(meta[3])) then
 end
 if ARGV[5] ~= ARGV[4] then
   redis.call('HSET', KEYS[1], ARGV[3], ARGV[5])
+  put_back(KEYS[8], KEYS[1], ARGV[3], KEYS[2], ARGV[1], tonumber(ARGV[11]), ARGV[2])
 end
 return {'ok', ARGV[5]}

@@ -13,8 +13,8 @@ local function start_of(slot, slot_ms)
   return (tonumber(slot) or 0) * slot_ms
 end
 
--- who_of(packed): the names in `paused` of the timer's pod and of its member (scheduler/timer.py has
--- the layout).
+-- who_of(packed): the names in `paused` that stop a timer: its pod, its member, and its member who has
+-- opted out, as long as anything of theirs is left (scheduler/timer.py has the layout).
 local function who_of(packed)
   local flags, from = string.byte(packed, 1), 3
   local function id(is_uuid)
@@ -28,7 +28,8 @@ local function who_of(packed)
   end
   local pod = id(flags % 4 >= 2)
   id(flags % 8 >= 4)
-  return 'pod' .. pod, 'member' .. id(flags % 16 >= 8)
+  local member = id(flags % 16 >= 8)
+  return 'pod' .. pod, 'member' .. member, 'opted_out' .. member
 end
 
 -- parked_at(paused, packed): the slots where the timer may be parked, in a table with gaps (false).
@@ -67,9 +68,8 @@ end
 local function park(paused, slot_prefix, start, due)
   local names, asked, known = {}, {}, {}
   for i = 1, #due, 2 do
-    local pod, member = who_of(due[i])
-    names[i], names[i + 1] = pod, member
-    for _, name in ipairs({pod, member}) do
+    names[i] = {who_of(due[i])}
+    for _, name in ipairs(names[i]) do
       if known[name] == nil then
         known[name] = false
         asked[#asked + 1] = name
@@ -84,7 +84,7 @@ local function park(paused, slot_prefix, start, due)
   end
   local rest, aside = {}, {}
   for i = 1, #due, 2 do
-    local slot = known[names[i]] or known[names[i + 1]]
+    local slot = known[names[i][1]] or known[names[i][2]] or known[names[i][3]]
     if slot then
       local into = aside[slot] or {}
       aside[slot] = into

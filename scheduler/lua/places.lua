@@ -1,9 +1,10 @@
--- Where a timer waits: in its slot, in a lane, parked, or held back. Needs lanes.lua and paused.lua.
--- places(index, slot_prefix, held, paused): what to take timers out by.
+-- Where a timer waits: in its slot, in a lane, parked, held back, or set aside. Needs lanes.lua and paused.lua.
+-- places(index, slot_prefix, held, paused, aside): what to take timers out by.
 -- Each is asked for only where the timer is not in the one before.
-local function places(index, slot_prefix, held, paused)
+local function places(index, slot_prefix, held, paused, aside)
   local any_paused = redis.call('EXISTS', paused) == 1
   local any_held = redis.call('EXISTS', held) == 1
+  local any_aside = redis.call('EXISTS', aside) == 1
   local others = nil
   local found = {}
 
@@ -47,9 +48,10 @@ local function places(index, slot_prefix, held, paused)
     return left(slot, packed) or stepped_out(packed)
   end
 
-  -- Whether it was held back; it is no longer.
+  -- Whether it was held back or set aside; it is no longer.
   function found.released(packed)
-    return any_held and redis.call('ZREM', held, packed) == 1
+    return (any_held and redis.call('ZREM', held, packed) == 1)
+      or (any_aside and redis.call('ZREM', aside, packed) == 1)
   end
 
   return found

@@ -1,13 +1,14 @@
--- Holds back timers that an input is about to change, so that whoever changes them knows which of them
--- can no longer fire: a timer that has been claimed is on its way.
--- KEYS: 1 meta, 2 index, 3 held, 4 paused
+-- Sets timers aside that an input is about to change, so that whoever changes them knows which of them
+-- can no longer fire: a timer that has been claimed is on its way. Those that are held back already
+-- stay there.
+-- KEYS: 1 meta, 2 index, 3 held, 4 paused, 5 aside
 -- ARGV: 1 slot prefix, 2 slot width (ms), 3 watermark field, 4 expected, 5 number of fields of the list
 --       that follows from 6 on: what must be reached (two each: watermark field, least offset); then
 --       timers (three each: slot, relative due time, packed)
 -- Returns {'lost'} when the wheel has no generation; {'moved', watermark} when it is not the expected
 --         one, and {'behind', watermark field}: nothing has changed;
---         {'ok', {1 for each that is held back now, else 0}}
--- Cost: O(timers of the call * log(timers held)). The caller bounds a call.
+--         {'ok', {1 for each that cannot fire now, else 0}}
+-- Cost: O(timers of the call * log(timers set aside)). The caller bounds a call.
 --@include lanes.lua
 --@include paused.lua
 --@include places.lua
@@ -27,16 +28,19 @@ for i = 6, first - 1, 2 do
     return {'behind', ARGV[i]}
   end
 end
-local places = places(KEYS[2], ARGV[1], KEYS[3], KEYS[4])
-local held = {}
+local places = places(KEYS[2], ARGV[1], KEYS[3], KEYS[4], KEYS[5])
+local stopped = {}
 for i = first, #ARGV, 3 do
   local slot, packed = ARGV[i], ARGV[i + 2]
   if places.waited(slot, packed) then
     local due = string.format('%.0f', slot * ARGV[2] + ARGV[i + 1])
-    redis.call('ZADD', KEYS[3], due, packed)
-    held[#held + 1] = 1
+    redis.call('ZADD', KEYS[5], due, packed)
+    redis.call('HSET', KEYS[1], 'aside', ARGV[3])
+    stopped[#stopped + 1] = 1
   else
-    held[#held + 1] = redis.call('ZSCORE', KEYS[3], packed) and 1 or 0
+    stopped[#stopped + 1] = (
+      redis.call('ZSCORE', KEYS[5], packed) or redis.call('ZSCORE', KEYS[3], packed)
+    ) and 1 or 0
   end
 end
-return {'ok', held}
+return {'ok', stopped}

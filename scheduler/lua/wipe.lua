@@ -1,5 +1,5 @@
 -- Begins a rebuild, or goes on with one: removes the generation first, then a bounded number of slots.
--- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held, 7 paused
+-- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held, 7 paused, 8 aside
 -- ARGV: 1 slot prefix, 2 epoch, 3 slots to remove at most
 -- Returns {'fenced', owner}; {'lost', why}; {'ok', slots left}
 -- Cost: O(slots to remove + who is paused)
@@ -11,7 +11,7 @@ if refused then
 end
 redis.call('DEL', KEYS[1], KEYS[3])
 -- These may be large: given up here, freed beside.
-redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6])
+redis.call('UNLINK', KEYS[4], KEYS[5], KEYS[6], KEYS[8])
 for _, slot in ipairs(redis.call('HVALS', KEYS[7])) do
   redis.call('UNLINK', ARGV[1] .. slot)
 end

@@ -65,10 +65,11 @@ def due(count: int, **changes: str) -> list[Timer]:
     [
         (Subject("pod", POD), {"pod_id": POD}),
         (Subject("member", MEMBER), {"member_id": MEMBER}),
+        (Subject("opted_out", MEMBER), {"member_id": MEMBER}),
         (Subject("pod", "a pod of tea"), {"pod_id": "a pod of tea"}),
         (Subject("member", "Zoë"), {"member_id": "Zoë", "pod_id": "p", "post_id": "q"}),
     ],
-    ids=["pod", "member", "pod with a name", "all named"],
+    ids=["pod", "member", "opted out", "pod with a name", "all named"],
 )
 async def test_who_is_paused_does_not_fire_and_the_others_do(
     wheel: WheelView, who: Subject, changes: dict[str, str]
@@ -248,7 +249,8 @@ async def test_what_is_set_aside_cannot_fire(wheel: WheelView) -> None:
     again = await aside(wheel, [here, flying, later])
     assert again == [True, False, True]
     assert (await claim(wheel, (1, "nonce-1"), "nonce-2")).empty
-    assert (await wheel.size(SHARD)).held == 2
+    assert len([each async for page in wheel.timers(SHARD) for each in page]) == 3
+    assert (await wheel.count(SHARD)).waiting == 2
     assert (await wheel.find(SHARD, [here])).sights[0].waits
     moved = replace(here, due_ms=now() + 2 * HOUR_MS)
     await wheel.add(SHARD, COMMANDS, -1, 0, [moved], remove=[here, later])
@@ -257,14 +259,39 @@ async def test_what_is_set_aside_cannot_fire(wheel: WheelView) -> None:
     assert (await wheel.find(SHARD, [moved])).sights[0].waits
 
 
+async def test_what_is_aside_when_its_command_is_over_waits_again(wheel: WheelView) -> None:
+    here, later = due(1)[0], timer(now() + HOUR_MS)
+    await wheel.add(SHARD, TOPIC, -1, 0, [here, later])
+    assert await aside(wheel, [here, later]) == [True, True]
+    # Another topic's input has nothing to do with it.
+    await wheel.add(SHARD, TOPIC, 0, 1, [])
+    assert (await claim(wheel)).empty
+    async with wheel.wakes([SHARD]) as heard:
+        await wheel.add(SHARD, COMMANDS, -1, 0, [])
+        assert await anext(heard) == SHARD
+    found = await claim(wheel)
+    assert list(found.timers) == [here]
+    assert found.next_due_ms == later.due_ms
+
+
+async def test_a_wheel_that_is_built_anew_has_nothing_aside(wheel: WheelView) -> None:
+    (one,) = due(1)
+    await wheel.add(SHARD, TOPIC, -1, 0, [one])
+    assert await aside(wheel, [one]) == [True]
+    await wheel.wipe(SHARD, EPOCH)
+    await wheel.open(SHARD, EPOCH, GEN, (0, NONCE), {}, holding=(0, 0))
+    assert (await wheel.count(SHARD)).waiting == 0
+
+
 async def test_what_is_parked_can_be_set_aside(wheel: WheelView) -> None:
     (one,) = due(1, pod_id=POD)
     await wheel.add(SHARD, TOPIC, -1, 0, [one])
     await pause(wheel, 0, Subject("pod", POD))
     assert (await claim(wheel)).empty
     assert await aside(wheel, [one], 0) == [True]
+    assert await parked(wheel) == (1, 0)
     await resume(wheel, 1, Subject("pod", POD))
-    assert (await claim(wheel)).empty
+    assert list((await claim(wheel)).timers) == [one]
 
 
 async def test_a_late_writer_sets_nothing_aside(wheel: WheelView) -> None:

@@ -75,19 +75,23 @@ class Outbox:
 
 
 class WatchedWheel(MemoryWheel):
-    """Notes what is claimed though it was over, and the wheel had been told so."""
+    """Notes what is claimed though it was over, or though its pod or member was paused or had opted
+    out, and the wheel had been told so."""
 
     record: MemoryRecord
+    commands: list[SourceRecord]
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         super().__init__(now_ms)
         self.claimed_too_late: list[Timer] = []
+        self.claimed_against_orders: list[Timer] = []
 
     async def claim(self, *args: Any) -> Claim:
         before = self._of(SHARD).seq
         claim = await super().claim(*args)
         if claim.seq != before:
             self.claimed_too_late += [each for each in claim.timers if self._is_over(each)]
+            self.claimed_against_orders += [each for each in claim.timers if self._is_barred(each)]
         return claim
 
     def _is_over(self, timer: Timer) -> bool:
@@ -99,6 +103,30 @@ class WatchedWheel(MemoryWheel):
             < (-1 if row.command_offset is None else row.command_offset)
             <= told.get(COMMANDS, -1)
         )
+
+    def _is_barred(self, timer: Timer) -> bool:
+        """By what stands in the log, as far as the wheel has come in it."""
+        told = self._of(SHARD).watermarks.get(COMMANDS, -1)
+        barred: dict[tuple[str, str | None, str | None], bool] = {}
+        for record in self.commands:
+            if record.offset > told:
+                break
+            with suppress(codec.InvalidEvent):
+                command = codec.decode(PodCommand, record.value)
+                if (way := BARS.get(command.command)) is not None:
+                    barred[way[0], command.pod_id, command.member_id] = way[1]
+        who = ((None, None), (timer.pod_id, None), (None, timer.member_id))
+        return any(barred.get(("pause", *each), False) for each in who) or barred.get(
+            ("opt_out", None, timer.member_id), False
+        )
+
+
+BARS = {
+    "pause": ("pause", True),
+    "resume": ("pause", False),
+    "opt_out": ("opt_out", True),
+    "opt_in": ("opt_out", False),
+}
 
 
 class World(ShardWorld):
@@ -115,6 +143,9 @@ class World(ShardWorld):
         self.wheel.record = self.record
         self.outbox = Outbox()
         self.logs: dict[str, list[SourceRecord]] = {topic: [] for topic in INPUTS}
+        self.wheel.commands = self.logs[COMMANDS]
+        self.sound = self.fate.random() < 0.5
+        """Whether nothing ever happens to the wheel."""
         self.committed = dict.fromkeys(INPUTS, 0)  # index into the log
         self.answered = 0
         self.timed_out = 0
@@ -190,12 +221,52 @@ class World(ShardWorld):
                 self.append(RESULTS, self.answer(timer, outcome=outcome))
         elif choice < 0.5:
             self.command("schedule", post_id="post-0", activity_ids=(*pending, *some))
-        elif choice < 0.88:
+        elif choice < 0.82:
             self.command("dispatch", post_id="post-0", activity_ids=some)
-        elif choice < 0.91:
-            self.command("cancel", pod_id="pod-1")
+        elif choice < 0.85:
+            self.cancel(some)
+        elif choice < 0.96:
+            self.control(rows)
         else:
             self.append(COMMANDS, b"nonsense")
+
+    def cancel(self, some: tuple[str, ...]) -> None:
+        what: Any = self.fate.choice(
+            (
+                {"pod_id": "pod-1"},
+                {"member_id": "member-2"},
+                {"post_id": "post-1"},
+                {"activity_ids": some},
+                {},
+            )
+        )
+        self.command("cancel", **what)
+
+    def control(self, rows: list[Row]) -> None:
+        """What an operator may want of members and pods."""
+        member = f"member-{self.fate.randrange(6)}"
+        who: Any = self.fate.choice(({}, {"pod_id": "pod-0"}, {"member_id": member}))
+        match self.fate.randrange(6):
+            case 0 | 1:
+                self.command("pause", **who)
+            case 2:
+                self.command("resume", **who)
+            case 3:
+                self.command("opt_out", member_id=member)
+            case 4:
+                self.command("opt_in", member_id=member)
+            case _ if self.fate.random() < 0.5:
+                self.command("reschedule", post_id="post-2", shift_ms=self.fate.randrange(200))
+            case _:
+                some = self.fate.sample(rows, min(3, len(rows)))
+                times = tuple(moment(self.now_ms + self.fate.randrange(300)) for _ in some)
+                ids = tuple(row.id for row in some)
+                self.command("reschedule", activity_ids=ids, due_at=times)
+
+    def resume(self) -> None:
+        """Nobody is paused any more."""
+        for who in ({}, {"pod_id": "pod-0"}, *({"member_id": f"member-{n}"} for n in range(6))):
+            self.command("resume", **who)
 
     def answer(self, timer: Timer, **fields: Any) -> bytes:
         values: dict[str, Any] = {
@@ -339,7 +410,7 @@ async def outside(world: World, events: int = EVENTS) -> None:
 async def accidents(world: World, until: Callable[[], bool]) -> None:
     """FLUSHALL now and then, and a Redis that comes back from an older state."""
     older = copy.deepcopy(world.wheel._shards)
-    while not until():
+    while not until() and not world.sound:
         await asyncio.sleep(0)
         chance = world.rng.random()
         if chance < 0.001:
@@ -360,6 +431,7 @@ async def live(world: World) -> None:
     )
     # Calm at last: nothing breaks, the executor answers, and the clock goes on.
     world.calm = True
+    world.resume()
     rounds = count()
 
     def over() -> bool:
@@ -410,8 +482,17 @@ async def judge(world: World) -> None:
     counted = {member: n for member, n in world.record.engagements.items() if n}
     assert counted == dict(executed), "counted wrongly"
     assert world.wheel.claimed_too_late == [], "fired though it was over"
+    assert world.wheel.claimed_against_orders == [], "fired though it was paused or opted out"
+    for name, row in rows.items():
+        if row.status is Status.CANCELLED and row.command_offset is not None and world.sound:
+            # Who was told that it is cancelled must not see it fire.
+            assert (name, row.attempt) not in attempts, "cancelled and fired"
     size = await world.wheel.size(SHARD)
-    assert (size.pending, size.held, size.awaited) == (0, 0, 0), "something is left in the wheel"
+    left = (size.pending, size.held, size.parked, size.awaited)
+    assert left == (0, 0, 0, 0), "something is left in the wheel"
+    applied = {offset for _, offset in world.record.applied}
+    commands = {record.offset for record in world.logs[COMMANDS]} - broken[COMMANDS]
+    assert applied == commands, "the audit"
     told = {(each.activity_id, each.status) for each in world.outbox.statuses}
     for name, row in rows.items():
         if row.status in FINAL:
@@ -449,11 +530,19 @@ def test_each_activity_comes_to_one_end(
 async def test_chance_tries_everything() -> None:
     seen: Counter[Status] = Counter()
     deaths = timeouts = lives = postponed = 0
+    cancelled: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     for seed in range(20):
         world = World(seed, POLICIES[seed % len(POLICIES)])
         await live(world)
         postponed += sum(each.postponed for each in world.outbox.statuses)
         seen.update(row.status for row in world.record.table.values())
+        for row in world.record.table.values():
+            if row.status is Status.CANCELLED:
+                by = "command" if row.command_offset is not None else "result"
+                cancelled[by if row.command_offset != row.result_offset else "planner"] += 1
+        for command in world.record.applied.values():
+            outcomes.update({f"{command.command} {what}": n for what, n in command.outcome.items()})
         deaths += world.deaths
         timeouts += world.timed_out
         lives += len({cursor.gen for cursor in world.kafka.cursors})
@@ -462,6 +551,10 @@ async def test_chance_tries_everything() -> None:
     assert deaths > 50
     assert timeouts > 20
     assert lives > 40
+    assert {"command", "result", "planner"} == cancelled.keys()
+    for what in ("cancel cancelled", "cancel too_late", "cancel final", "opt_out cancelled"):
+        assert outcomes[what] > 5
+    assert outcomes["reschedule rescheduled"] > 5
 
 
 # The judge must be able to fail. Each of these breaks one step of the protocol on purpose.
@@ -491,8 +584,7 @@ async def _any_version(
     expected: int,
     upto: int,
     changes: Sequence[Any],
-    *,
-    by: Any,
+    **others: Any,
 ) -> Any:
     current = [
         msgspec.structs.replace(
@@ -501,7 +593,26 @@ async def _any_version(
         )
         for each in changes
     ]
-    return await change(self, topic, shard, expected, upto, current, by=by)
+    return await change(self, topic, shard, expected, upto, current, **others)
+
+
+async def _believed(
+    set_aside: Callable[..., Awaitable[Any]], self: MemoryWheel, *args: Any, **kwargs: Any
+) -> Any:
+    held = await set_aside(self, *args, **kwargs)
+    return held and [True for _ in held]
+
+
+async def _any_orders(
+    apply_plan: Callable[..., Awaitable[Any]], self: MemoryRecord, *args: Any, **kwargs: Any
+) -> Any:
+    return await apply_plan(self, *args, **(kwargs | {"decided_by": None}))
+
+
+async def _nobody_paused(
+    opened: Callable[..., Awaitable[None]], self: MemoryWheel, *args: Any, **kwargs: Any
+) -> None:
+    await opened(self, *args, **(kwargs | {"paused": ()}))
 
 
 @pytest.mark.parametrize(
@@ -510,6 +621,9 @@ async def _any_version(
         pytest.param(MemoryWheel, "add", _no_order, id="no-order-between-topics"),
         pytest.param(MemoryWheel, "add", _moved_blindly, id="moved-blindly"),
         pytest.param(MemoryRecord, "change", _any_version, id="row-changed-meanwhile"),
+        pytest.param(MemoryWheel, "set_aside", _believed, id="cancelled-unseen"),
+        pytest.param(MemoryRecord, "apply_plan", _any_orders, id="planned-by-old-orders"),
+        pytest.param(MemoryWheel, "open", _nobody_paused, id="pauses-forgotten"),
     ],
 )
 async def test_a_broken_protocol_is_noticed(
