@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pod_automation.client import (
+        ActivityAnswer,
+        ActivityHistory,
         ActivityState,
+        AuditEntry,
+        CommandAnswer,
+        ControlState,
         EngagementDelay,
         EngagementStats,
         InvalidArgumentError,
@@ -22,12 +27,18 @@ if TYPE_CHECKING:
         PodAutomationStats,
         QueueStatus,
         ScheduledJob,
+        Step,
         StoreAwayError,
         WrongSettingError,
     )
 
 __all__ = [
+    "ActivityAnswer",
+    "ActivityHistory",
     "ActivityState",
+    "AuditEntry",
+    "CommandAnswer",
+    "ControlState",
     "EngagementDelay",
     "EngagementStats",
     "InvalidArgumentError",
@@ -42,6 +53,7 @@ __all__ = [
     "PodAutomationStats",
     "QueueStatus",
     "ScheduledJob",
+    "Step",
     "StoreAwayError",
     "WrongSettingError",
 ]

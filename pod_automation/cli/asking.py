@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def ask(call: "Callable[[PodAutomation], Coroutine[Any, Any, _T]]") -> _T:
-    """What `call` gets of a client for the settings in the environment.
+def ask(
+    call: "Callable[[PodAutomation], Coroutine[Any, Any, _T]]", *, actor: str = "command line"
+) -> _T:
+    """What `call` gets of a client for the settings in the environment, as `actor`.
 
     An argument that the client refuses is wrong usage; `terminal.failed` tells of all else.
     """
@@ -21,7 +23,7 @@ def ask(call: "Callable[[PodAutomation], Coroutine[Any, Any, _T]]") -> _T:
     from pod_automation.client import InvalidArgumentError, PodAutomation
 
     async def asked() -> _T:
-        async with PodAutomation() as pods:
+        async with PodAutomation(actor=actor) as pods:
             return await call(pods)
 
     quiet_logs()

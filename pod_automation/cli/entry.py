@@ -10,6 +10,7 @@ import typer
 
 from pod_automation.cli import (
     clear,
+    controls,
     dead_letters,
     demo,
     executor,
@@ -104,6 +105,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         prune.prune,
     ),
 }
+_PANELS["Control and audit"] = controls.COMMANDS
 for panel, commands in _PANELS.items():
     for command in commands:
         app.command(help=_flowing(command.__doc__), rich_help_panel=panel)(command)

@@ -12,17 +12,28 @@ from pod_automation.client.errors import (
 )
 from pod_automation.client.preview import PlannedEngagement, PlanPreview
 from pod_automation.client.results import (
+    ActivityAnswer,
+    ActivityHistory,
     ActivityState,
+    AuditEntry,
+    CommandAnswer,
+    ControlState,
     EngagementDelay,
     EngagementStats,
     PodAutomationStats,
     QueueStatus,
     ScheduledJob,
+    Step,
 )
 from scheduler.adapters.postgres_client import PendingActivity
 
 __all__ = [
+    "ActivityAnswer",
+    "ActivityHistory",
     "ActivityState",
+    "AuditEntry",
+    "CommandAnswer",
+    "ControlState",
     "EngagementDelay",
     "EngagementStats",
     "InvalidArgumentError",
@@ -37,6 +48,7 @@ __all__ = [
     "PodAutomationStats",
     "QueueStatus",
     "ScheduledJob",
+    "Step",
     "StoreAwayError",
     "WrongSettingError",
 ]

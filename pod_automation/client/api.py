@@ -18,6 +18,7 @@ from pod_automation.client.bounds import TIMEOUT_S
 from pod_automation.client.clearing import clear
 from pod_automation.client.errors import InvalidArgumentError, translated
 from pod_automation.client.figures import pod_figures, queue_figures
+from pod_automation.client.operating import Operations
 from pod_automation.client.preview import PlanPreview, an_event, preview
 from pod_automation.client.results import (
     ActivityState,
@@ -46,7 +47,7 @@ MAX_MEMBERS = 10_000_000
 _SEED_BITS = 64
 
 
-class PodAutomation:
+class PodAutomation(Operations):
     """A client of the engine, for one event loop; its calls may run at the same time.
 
     ```
@@ -61,12 +62,19 @@ class PodAutomation:
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, timeout_s: float = TIMEOUT_S, **overrides: Any
+        self,
+        settings: Settings | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        actor: str = "client",
+        **overrides: Any,
     ) -> None:
-        """Connects to nothing yet. Raises `WrongSettingError` and `InvalidArgumentError`."""
+        """Connects to nothing yet. `actor` is who asks, for the audit. Raises `WrongSettingError`
+        and `InvalidArgumentError`."""
         if unknown := sorted(set(overrides) - set(Settings.model_fields)):
             raise InvalidArgumentError(f"there is no setting {', '.join(unknown)}")
         self._timeout_s = seconds("timeout_s", timeout_s, zero=False)
+        self._actor = an_id("actor", actor)
         with translated():
             if settings is None:
                 settings = load_settings(**overrides)
@@ -140,10 +148,12 @@ class PodAutomation:
         """
         found = an_event(event)
         existing: Mapping[str, PostPlan] = {}
+        opted_out: frozenset[str] = frozenset()
         if not offline:
             existing = await self._stores.record(lambda record: record.plans([found.post_id]))
-        policy = self.settings.policy
-        return preview(found, policy, existing.get(found.post_id, PostPlan()))
+            opted_out = await self._stores.record(lambda each: each.opted_out(found.member_ids))
+        plan = existing.get(found.post_id, PostPlan())
+        return preview(found, self.settings.policy, plan, opted_out)
 
     async def get_pending_activities(self, pod_id: str, limit: int = 50) -> list[PendingActivity]:
         """Rows of the pod that are pending and due, ordered by `scheduled_for` (none first) and id.

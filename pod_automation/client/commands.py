@@ -1,11 +1,12 @@
 """Commands and results as records for the shards they concern."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pod_automation.client.arguments import now
 from pod_automation.client.sender import Outgoing
 from schemas.codec import decode, encode
-from schemas.events import MAX_EVENT_ID_CHARS, EngagementExecuted, PodCommand
+from schemas.events import MAX_EVENT_ID_CHARS, CommandName, EngagementExecuted, PodCommand
 from schemas.headers import event_headers
 from schemas.times import millis
 
@@ -60,6 +61,11 @@ def cancel(shard: int, pod_id: str | None, name: str) -> Outgoing:
             reason="cleared by a client",
         ),
     )
+
+
+def control(shard: int, name: str, command: CommandName, **fields: Any) -> Outgoing:
+    """Whatever an operator asks for, for this shard. Raises `InvalidEvent`."""
+    return _command(shard, PodCommand(event_id=name, command=command, issued_at=now(), **fields))
 
 
 def result(shard: int, event: EngagementExecuted) -> Outgoing:

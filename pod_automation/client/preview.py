@@ -1,6 +1,6 @@
 """What the planner would make of an event, with nothing stored and nothing sent."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -31,7 +31,8 @@ class PlanPreview(Result, frozen=True, kw_only=True):
     """What an event would add to its post, in the order of time.
 
     `already_planned` is how much of what the event asks for the post has already: that is not
-    planned again. All likes that the post has count for the cap.
+    planned again. All likes that the post has count for the cap. `opted_out` are members who have,
+    and are skipped.
     """
 
     pod_id: str
@@ -39,15 +40,21 @@ class PlanPreview(Result, frozen=True, kw_only=True):
     detected_at: datetime
     already_planned: int
     engagements: tuple[PlannedEngagement, ...]
+    opted_out: tuple[str, ...] = ()
 
 
-def preview(event: PostDetected, policy: PacingPolicy, existing: PostPlan) -> PlanPreview:
+def preview(
+    event: PostDetected,
+    policy: PacingPolicy,
+    existing: PostPlan,
+    opted_out: Collection[str] = (),
+) -> PlanPreview:
     """The plan for `event`, as a worker of this policy would make it on top of `existing`."""
     base_ms = millis(event.detected_at)
     members = {*event.member_ids} - {event.author_id}
     asked = len(members) * len({*event.engagement_types})
     planned = sorted(
-        plan(event, policy, existing, source_offset=0),
+        plan(event, policy, existing, 0, opted_out),
         key=lambda each: (each.scheduled_for_ms, each.activity_id),
     )
     return PlanPreview(
@@ -55,6 +62,7 @@ def preview(event: PostDetected, policy: PacingPolicy, existing: PostPlan) -> Pl
         post_id=event.post_id,
         detected_at=event.detected_at,
         already_planned=asked - len(planned),
+        opted_out=tuple(sorted({each.member_id for each in planned if each.skipped})),
         engagements=tuple(
             PlannedEngagement(
                 activity_id=each.activity_id,
@@ -64,6 +72,7 @@ def preview(event: PostDetected, policy: PacingPolicy, existing: PostPlan) -> Pl
                 scheduled_for=moment(each.scheduled_for_ms),
             )
             for each in planned
+            if each.skipped is None
         ),
     )
 

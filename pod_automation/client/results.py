@@ -1,14 +1,16 @@
 """What the client's functions return: frozen, with names as the command line prints them."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from scheduler.activity import ActivityRow, Status
-from schemas.events import EngagementType
+from scheduler.controls import Kind, Scope
+from schemas.events import CommandName, EngagementType
 from schemas.times import moment
 
 
@@ -77,6 +79,121 @@ class ActivityState(Result, frozen=True, kw_only=True):
             attempt=row.attempt,
             scheduled_for=None if due_ms is None else moment(due_ms),
         )
+
+
+Answer = Literal["cancelled", "rescheduled", "too_late", "final", "pending"]
+"""What became of one activity: changed as was asked for; `too_late`, since it had been sent or was
+being sent; `final`, since it had come to its end; `pending`, since nobody has planned it yet."""
+
+
+class ActivityAnswer(Result, frozen=True, kw_only=True):
+    """What a command made of one activity, and the status it has since."""
+
+    activity_id: str
+    answer: Answer
+    status: Status
+
+
+class CommandAnswer(Result, frozen=True, kw_only=True):
+    """What came of a command, in `shards` shards.
+
+    `cancelled` and `rescheduled` activities will not fire, or not before their new time; those that
+    were `too_late` had been sent, or were being sent; those that are `final` had come to their end
+    before (not counted where a command was about everything). `activities` has each by itself,
+    where they were named.
+    """
+
+    command_id: str
+    command: CommandName
+    shards: int
+    cancelled: int = 0
+    rescheduled: int = 0
+    too_late: int = 0
+    final: int = 0
+    activities: tuple[ActivityAnswer, ...] = ()
+
+    @classmethod
+    def of(
+        cls, command_id: str, command: CommandName, outcome: Mapping[str, int], shards: int
+    ) -> "CommandAnswer":
+        """From the outcome in all shards."""
+        return cls(
+            command_id=command_id,
+            command=command,
+            shards=shards,
+            cancelled=outcome.get("cancelled", 0),
+            rescheduled=outcome.get("rescheduled", 0),
+            too_late=outcome.get("too_late", 0),
+            final=outcome.get("final", 0),
+        )
+
+    def with_activities(self, activities: Iterable[ActivityAnswer]) -> "CommandAnswer":
+        """The same, with what became of each."""
+        return replace(self, activities=tuple(activities))
+
+
+class ControlState(Result, frozen=True, kw_only=True):
+    """What holds: who is `paused` or has `opted_out`, and who asked for it when and why.
+
+    `subject` is the id of a pod or member; `shards` is the number of shards that have applied it.
+    """
+
+    kind: Kind
+    scope: Scope
+    subject: str
+    actor: str | None
+    reason: str | None
+    issued_at: datetime
+    shards: int
+
+
+class Step(Result, frozen=True, kw_only=True):
+    """One thing that happened to an activity.
+
+    `source` is where the input stands that caused it, `topic/partition/offset`; `by` is who asked
+    for it, where somebody did.
+    """
+
+    at: datetime
+    what: str
+    attempt: int = 1
+    scheduled_for: datetime | None = None
+    by: str | None = None
+    reason: str | None = None
+    source: str | None = None
+
+
+class ActivityHistory(Result, frozen=True, kw_only=True):
+    """All that happened to an activity, in order."""
+
+    activity_id: str
+    pod_id: str
+    post_id: str
+    member_id: str
+    engagement_type: EngagementType
+    status: Status
+    attempt: int
+    scheduled_for: datetime | None
+    steps: tuple[Step, ...]
+
+
+class AuditEntry(Result, frozen=True, kw_only=True):
+    """A command: who asked for what, when and why, and what came of it.
+
+    `offsets` tell where it stands in `pod-commands`, by partition.
+    """
+
+    command_id: str
+    command: str
+    actor: str | None
+    reason: str | None
+    scope: str
+    subject: str
+    issued_at: datetime
+    applied_at: datetime
+    shards: int
+    outcome: Mapping[str, int]
+    offsets: Mapping[int, int]
 
 
 class EngagementStats(Result, frozen=True, kw_only=True):

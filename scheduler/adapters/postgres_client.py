@@ -1,14 +1,18 @@
 """What clients ask of the record, beside what the engine itself asks."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
+import orjson
 from msgspec import Struct
 
 from scheduler.activity import UNFIRED, Status
 from scheduler.adapters.postgres_record import PostgresRecord
+from scheduler.adapters.postgres_rows import is_uuid
+from scheduler.controls import Kind, Scope
 from schemas.events import EngagementType
 
 
@@ -40,6 +44,85 @@ class QueueCounts(NamedTuple):
     waiting: int
     delayed: int
     active: int
+
+
+class ActiveControl(Struct, frozen=True, kw_only=True):
+    """What holds, in so many `shards`: all of them, once every shard has applied it."""
+
+    kind: Kind
+    scope: Scope
+    subject: str
+    actor: str | None
+    reason: str | None
+    issued_at: datetime
+    shards: int
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """What one command has changed of an activity; the command is None where it is no longer
+    known."""
+
+    partition: int
+    command_offset: int
+    was: str
+    became: str
+    was_scheduled_for: datetime | None
+    scheduled_for: datetime | None
+    changed_at: datetime
+    command: str | None
+    actor: str | None
+    reason: str | None
+    event_id: str | None
+
+
+class Life(Struct, frozen=True, kw_only=True):
+    """A row of `pod_activities`, and what commands have changed of it, in order."""
+
+    id: str
+    pod_id: str
+    post_id: str
+    member_id: str
+    engagement_type: EngagementType
+    status: Status
+    attempt: int
+    scheduled_for: datetime | None
+    dispatched_at: datetime | None
+    executed_at: datetime | None
+    last_error: str | None
+    source_partition: int | None
+    source_offset: int | None
+    result_offset: int | None
+    failures: str
+    created_at: datetime
+    updated_at: datetime
+    changes: tuple[Change, ...] = ()
+
+
+class Audited(Struct, frozen=True, kw_only=True):
+    """A command as it was asked for, and what came of it in the shards that have applied it.
+
+    `offsets` tell where it stands, by partition.
+    """
+
+    command_id: str
+    command: str
+    actor: str | None
+    reason: str | None
+    scope: str
+    subject: str
+    issued_at: datetime
+    applied_at: datetime
+    shards: int
+    outcome: Mapping[str, int]
+    offsets: Mapping[int, int]
+
+
+def summed(outcomes: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    """Numbers by name, over all of `outcomes`."""
+    total: Counter[str] = Counter()
+    for each in outcomes:
+        total.update(each)
+    return dict(total)
 
 
 class PostgresClient(PostgresRecord):
@@ -113,6 +196,60 @@ class PostgresClient(PostgresRecord):
         row = await self._one("cancelled_by", list(offsets), list(offsets.values()))
         return 0 if row is None else int(row["activities"])
 
+    async def outcomes(self, places: Sequence[tuple[int, int]]) -> Sequence[Mapping[str, int]]:
+        """What came of the commands at `places` (partition, offset), of those that were applied."""
+        rows = await self._all("outcomes", *_columns(places))
+        return [orjson.loads(row["outcome"]) for row in rows]
+
+    async def changed_by(
+        self, places: Sequence[tuple[int, int]], activity_ids: Sequence[str]
+    ) -> Mapping[str, Status]:
+        """Which of these activities the commands at `places` have changed, and into what."""
+        known = ",".join(each for each in activity_ids if is_uuid(each))
+        rows = await self._all("changed_by", *_columns(places), known or None)
+        return {row["id"]: Status(row["became"]) for row in rows}
+
+    async def controls(self) -> Sequence[ActiveControl]:
+        """What holds, the oldest first."""
+        return [ActiveControl(**row) for row in await self._all("active_controls")]
+
+    async def opted_out(self, member_ids: Collection[str]) -> frozenset[str]:
+        """Which of these members have opted out."""
+        rows = await self._all("opted_out_of", list(member_ids))
+        return frozenset(row["subject"] for row in rows)
+
+    async def life(self, activity_id: str) -> Life | None:
+        """All that the record has of one activity's life; None for one that nobody has heard of."""
+        if not is_uuid(activity_id):
+            return None
+        row = await self._one("life", UUID(activity_id))
+        if row is None:
+            return None
+        changes = await self._all("changes_of", UUID(activity_id))
+        values = {**row, "status": Status(row["status"])}
+        return Life(**values, changes=tuple(Change(**each) for each in changes))
+
+    async def audit(
+        self, limit: int, *, since: datetime | None = None, reports: bool = False
+    ) -> Sequence[Audited]:
+        """The last commands, the newest first; without the dispatchers' own, unless `reports`."""
+        return [
+            Audited(
+                command_id=row["command_id"],
+                command=row["command"],
+                actor=row["actor"],
+                reason=row["reason"],
+                scope=row["scope"],
+                subject=row["subject"],
+                issued_at=row["issued_at"],
+                applied_at=row["applied_at"],
+                shards=row["shards"],
+                outcome=summed(orjson.loads(row["outcomes"])),
+                offsets=dict(zip(row["partitions"], row["offsets"], strict=True)),
+            )
+            for row in await self._all("audit", since, reports, limit)
+        ]
+
     async def queue_of_shards(self, shards: Sequence[int]) -> QueueCounts:
         """What belongs into the wheels of `shards`."""
         row = await self._one("queue_of_shards", shards, UNFIRED)
@@ -122,3 +259,7 @@ class PostgresClient(PostgresRecord):
         """How many attempts of the pod's activities were not the first."""
         row = await self._one("pod_retries", pod_id)
         return 0 if row is None else int(row["retries"])
+
+
+def _columns(places: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    return [partition for partition, _ in places], [offset for _, offset in places]

@@ -1,0 +1,495 @@
+"""`pod-automation cancel`, `reschedule`, `pause`, `resume`, `opt-out`, `opt-in`: what operators ask
+for; `controls`, `history`, `audit`: what holds, and who did what."""
+
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pod_automation.cli.options import AsJson
+
+if TYPE_CHECKING:
+    from pod_automation.client import CommandAnswer, PodAutomation
+
+Pod = Annotated[str | None, typer.Option("--pod", metavar="ID", help="This pod.")]
+Member = Annotated[str | None, typer.Option("--member", metavar="ID", help="This member.")]
+Post = Annotated[str | None, typer.Option("--post", metavar="ID", help="This post.")]
+Everybody = Annotated[bool, typer.Option("--all", help="Everything.")]
+Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why: kept on record.")
+]
+Actor = Annotated[
+    str | None,
+    typer.Option(
+        "--actor",
+        metavar="NAME",
+        help="Who asks for it: kept on record. Default: the user of this machine.",
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait.")
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+TIMEOUT_S = 60.0
+
+
+def cancel(
+    activity: Annotated[
+        list[str] | None,
+        typer.Option("--activity", metavar="ID", help="This activity; repeatable."),
+    ] = None,
+    post: Post = None,
+    member: Member = None,
+    pod: Pod = None,
+    reason: Reason = None,
+    actor: Actor = None,
+    yes: Yes = False,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Cancel activities, or all that wait of a post, a member or a pod.
+
+    Says of how many it came in time. What is cancelled does not fire, and is not planned again;
+    what had been sent, or was being sent, is too late. It costs what matches, whatever else waits.
+    `clear` cancels everything.
+
+    \b
+    Examples:
+      pod-automation cancel --pod p1 --reason "the campaign is over"
+      pod-automation cancel --activity 3f0e6f0a-6d3a-5f7e-9d54-1f6a1e0e5b0a --yes --json
+    """
+    what = _one(activity=activity, post=post, member=member, pod=pod)
+    _confirm(f"Cancel all that waits of {what}?" if not activity else f"Cancel {what}?", yes)
+    answer = _ask(
+        actor,
+        lambda pods: pods.cancel(
+            activity or None,
+            post_id=post,
+            member_id=member,
+            pod_id=pod,
+            reason=reason,
+            wait_s=timeout_s,
+        ),
+    )
+    _show(answer, json_output, f"cancelled {_activities(answer.cancelled)} of {what}")
+
+
+def reschedule(
+    activity: Annotated[
+        str | None, typer.Option("--activity", metavar="ID", help="This activity.")
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="TIME", help="When it is to fall due: RFC 3339, or now."),
+    ] = None,
+    post: Post = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--by", metavar="DURATION", help="How much later: 90s, 45m, 2h, 1d."),
+    ] = None,
+    reason: Reason = None,
+    actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Move an activity that waits to another time, or all that waits of a post to a later one.
+
+    The cap on likes of a post is kept: a like that would break it comes later than was asked for.
+
+    \b
+    Examples:
+      pod-automation reschedule --activity 3f0e6f0a-6d3a-5f7e-9d54-1f6a1e0e5b0a --at now
+      pod-automation reschedule --post q7 --by 2h
+    """
+    from datetime import timedelta
+
+    if (activity is None) == (post is None):
+        raise typer.BadParameter("give --activity and --at, or --post and --by")
+    if activity is not None:
+        if at is None or by is not None:
+            raise typer.BadParameter("--activity needs --at, and no --by")
+        when = _time(at)
+        answer = _ask(
+            actor,
+            lambda pods: pods.reschedule(activity, when, reason=reason, wait_s=timeout_s),
+        )
+        _show(answer, json_output, f"rescheduled {_activities(answer.rescheduled)}")
+    elif post is not None:
+        if by is None or at is not None:
+            raise typer.BadParameter("--post needs --by, and no --at")
+        later = timedelta(seconds=_seconds(by))
+        answer = _ask(
+            actor,
+            lambda pods: pods.shift_post(post, later, reason=reason, wait_s=timeout_s),
+        )
+        _show(answer, json_output, f"rescheduled {_activities(answer.rescheduled)} of post {post}")
+
+
+def pause(
+    pod: Pod = None,
+    member: Member = None,
+    everybody: Everybody = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Let nothing of a pod or a member fire, or with --all nothing at all, until `resume`.
+
+    What waits keeps its place, and what comes is planned. It takes the same, whatever waits.
+
+    \b
+    Examples:
+      pod-automation pause --pod p1 --reason "under review"
+      pod-automation pause --all
+    """
+    what = _one(member=member, pod=pod, everything=everybody)
+    answer = _ask(
+        actor,
+        lambda pods: pods.pause(pod_id=pod, member_id=member, reason=reason, wait_s=timeout_s),
+    )
+    _show(answer, json_output, f"paused {what}")
+
+
+def resume(
+    pod: Pod = None,
+    member: Member = None,
+    everybody: Everybody = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Take a pause back.
+
+    What has fallen due meanwhile follows the policy for what is overdue
+    (POD_AUTOMATION_CATCH_UP); by default it fires at once. What is paused for another reason
+    as well, a pod and its member, goes on waiting.
+
+    \b
+    Example:
+      pod-automation resume --pod p1
+    """
+    what = _one(member=member, pod=pod, everything=everybody)
+    answer = _ask(
+        actor,
+        lambda pods: pods.resume(pod_id=pod, member_id=member, reason=reason, wait_s=timeout_s),
+    )
+    _show(answer, json_output, f"resumed {what}")
+
+
+def opt_out(
+    member: Annotated[str, typer.Argument(metavar="MEMBER", help="The member's id.")],
+    reason: Reason = None,
+    actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Have a member do nothing any more.
+
+    What waits of the member is cancelled at once; what later posts would ask for is skipped, and on
+    record as cancelled. What is being sent at that moment is sent.
+
+    \b
+    Example:
+      pod-automation opt-out ann --reason "asked by mail"
+    """
+    answer = _ask(actor, lambda pods: pods.opt_out(member, reason=reason, wait_s=timeout_s))
+    _show(
+        answer,
+        json_output,
+        f"member {member} has opted out; cancelled {_activities(answer.cancelled)}",
+    )
+
+
+def opt_in(
+    member: Annotated[str, typer.Argument(metavar="MEMBER", help="The member's id.")],
+    reason: Reason = None,
+    actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Take an opt-out back, for posts that come from now on. What was cancelled stays so.
+
+    \b
+    Example:
+      pod-automation opt-in ann
+    """
+    answer = _ask(actor, lambda pods: pods.opt_in(member, reason=reason, wait_s=timeout_s))
+    _show(answer, json_output, f"member {member} takes part again")
+
+
+def controls(json_output: AsJson = False) -> None:
+    """List who is paused and who has opted out, since when, by whom, and why.
+
+    \b
+    Example:
+      pod-automation controls
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pod_automation.cli.asking import ask
+    from pod_automation.cli.terminal import json_result, result, table
+    from schemas.printable import printable
+    from schemas.times import millis, rfc3339
+
+    found = ask(lambda pods: pods.get_controls())
+    if json_output:
+        json_result({"controls": [each.as_dict() for each in found]})
+        return
+    if not found:
+        result("nobody is paused, and nobody has opted out")
+        return
+    made = Table(box=None)
+    for name in ("what", "who", "since", "by", "why"):
+        made.add_column(name)
+    for each in found:
+        who = "everything" if each.scope == "all" else f"{each.scope} {printable(each.subject)}"
+        made.add_row(
+            each.kind.replace("_", " "),
+            escape(who),
+            rfc3339(millis(each.issued_at)),
+            escape(printable(each.actor or "")),
+            escape(printable(each.reason or "")),
+        )
+    table(made)
+
+
+def history(
+    activity: Annotated[str, typer.Argument(metavar="ACTIVITY", help="The activity's id.")],
+    json_output: AsJson = False,
+) -> None:
+    """Tell all that happened to an activity.
+
+    By which event it was planned, who moved or cancelled it and why, when it was sent, what came of
+    each attempt; each with the place in Kafka where the input stands that caused it.
+
+    \b
+    Example:
+      pod-automation history 3f0e6f0a-6d3a-5f7e-9d54-1f6a1e0e5b0a
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pod_automation.cli.asking import ask
+    from pod_automation.cli.exit_codes import ExitCode
+    from pod_automation.cli.terminal import error, json_result, table
+    from pod_automation.client import NotFoundError
+    from schemas.printable import printable
+    from schemas.times import millis, rfc3339
+
+    try:
+        found = ask(lambda pods: pods.get_activity_history(activity))
+    except NotFoundError as missing:
+        error(str(missing))
+        raise typer.Exit(ExitCode.NO) from None
+    if json_output:
+        json_result(found.as_dict())
+        return
+    title = (
+        f"{found.engagement_type} of member {printable(found.member_id)} on post"
+        f" {printable(found.post_id)}, pod {printable(found.pod_id)}: {found.status}"
+    )
+    made = Table(title=escape(title), box=None, title_justify="left")
+    for name in ("at", "what", "attempt", "due", "by", "why", "source"):
+        made.add_column(name)
+    for step in found.steps:
+        due = step.scheduled_for
+        made.add_row(
+            rfc3339(millis(step.at)),
+            step.what,
+            str(step.attempt),
+            "" if due is None else rfc3339(millis(due)),
+            escape(printable(step.by or "")),
+            escape(printable(step.reason or "")),
+            step.source or "",
+        )
+    table(made)
+
+
+def audit(
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, help="How many, at most.")
+    ] = 100,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Only what was applied since: RFC 3339."),
+    ] = None,
+    reports: Annotated[
+        bool, typer.Option("--reports", help="Also what dispatchers ask for, about overdue timers.")
+    ] = False,
+    ndjson: Annotated[bool, typer.Option("--ndjson", help="Print one line of JSON each.")] = False,
+) -> None:
+    """List the last commands that were applied: who asked for what, when and why, and what came of
+    it.
+
+    \b
+    Examples:
+      pod-automation audit --limit 20
+      pod-automation audit --since 2026-11-01T00:00:00Z --ndjson > audit.ndjson
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pod_automation.cli.asking import ask
+    from pod_automation.cli.terminal import json_result, result, table
+    from schemas.printable import printable
+    from schemas.times import millis, rfc3339
+
+    start = None if since is None else _time(since)
+    found = ask(lambda pods: pods.get_audit(limit, since=start, reports=reports))
+    if ndjson:
+        for each in found:
+            json_result(each.as_dict())
+        return
+    if not found:
+        result("nobody has asked for anything")
+        return
+    made = Table(box=None)
+    for name in ("applied", "command", "about", "by", "why", "came of it"):
+        made.add_column(name)
+    for each in found:
+        about = each.scope if not each.subject else f"{each.scope} {printable(each.subject)}"
+        numbers = (f"{n:,} {name.replace('_', ' ')}" for name, n in each.outcome.items() if n)
+        made.add_row(
+            rfc3339(millis(each.applied_at)),
+            each.command,
+            escape(about),
+            escape(printable(each.actor or "")),
+            escape(printable(each.reason or "")),
+            ", ".join(numbers),
+        )
+    table(made)
+
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    cancel,
+    reschedule,
+    pause,
+    resume,
+    opt_out,
+    opt_in,
+    controls,
+    history,
+    audit,
+)
+
+
+def _one(
+    *,
+    activity: list[str] | None = None,
+    post: str | None = None,
+    member: str | None = None,
+    pod: str | None = None,
+    everything: bool | None = None,
+) -> str:
+    """What is given, in words; exactly one may be."""
+    given = []
+    if activity:
+        given.append(f"activity {activity[0]}" if len(activity) == 1 else "the activities")
+    given += [
+        f"{name} {value}"
+        for name, value in (("post", post), ("member", member), ("pod", pod))
+        if value is not None
+    ]
+    if everything:
+        given.append("everything")
+    if len(given) != 1:
+        names = ["--member", "--pod"]
+        names = ["--activity", "--post", *names] if everything is None else [*names, "--all"]
+        raise typer.BadParameter(f"give one of {', '.join(names)}")
+    return given[0]
+
+
+def _confirm(question: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"nobody can answer {question!r}: say --yes")
+    typer.confirm(question, abort=True, err=True)
+
+
+def _ask(
+    actor: str | None,
+    call: "Callable[[PodAutomation], Coroutine[Any, Any, CommandAnswer]]",
+) -> "CommandAnswer":
+    from pod_automation.cli.asking import ask
+    from pod_automation.cli.exit_codes import ExitCode
+    from pod_automation.cli.terminal import error
+    from pod_automation.client import NotAppliedError, NotFoundError
+
+    try:
+        return ask(call, actor=actor or _user())
+    except NotAppliedError as late:
+        error(f"{late}: is a worker running?")
+    except NotFoundError as missing:
+        error(str(missing))
+    raise typer.Exit(ExitCode.NO)
+
+
+def _show(answer: "CommandAnswer", json_output: bool, words: str) -> None:
+    from pod_automation.cli.terminal import json_result, result
+
+    if json_output:
+        json_result(answer.as_dict())
+        return
+    if answer.too_late:
+        words += f"; {answer.too_late:,} too late, since they had been sent"
+    if answer.final:
+        words += f"; {answer.final:,} had come to their end before"
+    result(words)
+    if len(answer.activities) > 1:
+        for each in answer.activities:
+            result(f"  {each.activity_id}  {each.answer.replace('_', ' ')} ({each.status})")
+
+
+def _activities(count: int) -> str:
+    return f"{count:,} {'activity' if count == 1 else 'activities'}"
+
+
+def _time(text: str) -> datetime:
+    from datetime import UTC
+
+    if text == "now":
+        return datetime.now(UTC)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time: write it like 2026-11-27T09:00:00Z"
+        ) from None
+    if found.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} says no offset from UTC: write 2026-11-27T09:00:00Z")
+    return found
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _seconds(text: str) -> float:
+    number, unit = text[:-1], text[-1:]
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except (ValueError, KeyError):
+        seconds = -1.0
+    if not 0 <= seconds <= 366 * 86_400:
+        raise typer.BadParameter(
+            f"{text!r} is no duration up to 366 days: write it like 90s, 45m, 2h, 1d"
+        )
+    return seconds
+
+
+def _user() -> str:
+    """Who runs this, for the record."""
+    import getpass
+    import socket
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under an id without a name
+        name = "somebody"
+    return f"{name}@{socket.gethostname()}"[:200]

@@ -1,0 +1,209 @@
+"""The part of `PodAutomation` that is for operators: stop, move, see who did what."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from pod_automation.client.arguments import a_number, an_activity_id, an_id, seconds
+from pod_automation.client.controlling import to_activities, to_all, to_post
+from pod_automation.client.errors import InvalidArgumentError, NotFoundError
+from pod_automation.client.history import history
+from pod_automation.client.results import (
+    ActivityHistory,
+    AuditEntry,
+    CommandAnswer,
+    ControlState,
+)
+from pod_automation.client.stores import Stores
+from schemas.events import MAX_ID_CHARS, MAX_SHIFT_MS, CommandName
+
+CONTROL_WAIT_S = 60.0
+MAX_ACTIVITIES = 10_000
+MAX_AUDIT = 10_000
+
+
+class Operations:
+    """Controls, and the record of them.
+
+    A control is a command to the shards that it concerns, applied exactly once and in order with
+    all else; each is kept with who asked for it and why. The functions return when workers have
+    applied it, and raise `NotAppliedError` when they have not within `wait_s`: then they will. They
+    need PostgreSQL and Kafka, those that only look PostgreSQL.
+    """
+
+    _stores: Stores
+    _actor: str
+
+    async def cancel(
+        self,
+        activity_ids: Iterable[str] | None = None,
+        *,
+        post_id: str | None = None,
+        member_id: str | None = None,
+        pod_id: str | None = None,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Cancel these activities, or all that wait of a post, member or pod.
+
+        One of them is to be given; `clear_automation_jobs` cancels everything. What is `cancelled`
+        does not fire; what had been sent, or was being sent, is `too_late`. It costs what matches,
+        whatever else waits. Raises `NotFoundError` for an activity that is not there, or a post for
+        which nothing is planned.
+        """
+        more = self._words(reason)
+        given = [each for each in (activity_ids, post_id, member_id, pod_id) if each is not None]
+        if len(given) != 1:
+            raise InvalidArgumentError("give activities, or a post, or a member, or a pod")
+        seconds("wait_s", wait_s)
+        if activity_ids is not None:
+            ids = _ids(activity_ids)
+            return await to_activities(self._stores, "cancel", ids, wait_s, **more)
+        if post_id is not None:
+            an_id("post_id", post_id)
+            return await to_post(self._stores, "cancel", post_id, wait_s, **more)
+        return await self._to_all("cancel", pod_id, member_id, wait_s, more)
+
+    async def reschedule(
+        self,
+        activity_id: str,
+        at: datetime,
+        *,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Have an activity that waits fall due at `at` instead, an aware time; at once if that is
+        over.
+
+        A like comes later than that where the cap on likes of its post would be broken. Raises
+        `NotFoundError`.
+        """
+        more = self._words(reason)
+        seconds("wait_s", wait_s)
+        if _is_naive(at):
+            raise InvalidArgumentError("at must be a time with an offset from UTC")
+        (name,) = _ids([activity_id])
+        return await to_activities(
+            self._stores, "reschedule", [name], wait_s, times={name: at}, **more
+        )
+
+    async def shift_post(
+        self,
+        post_id: str,
+        by: timedelta,
+        *,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Have all that waits of a post fall due so much later, as far apart as it was.
+
+        Raises `NotFoundError` where nothing is planned for the post.
+        """
+        more = self._words(reason)
+        an_id("post_id", post_id)
+        seconds("wait_s", wait_s)
+        if not timedelta() <= by <= timedelta(milliseconds=MAX_SHIFT_MS):
+            raise InvalidArgumentError("by must be from nothing to 366 days")
+        shift_ms = by // timedelta(milliseconds=1)
+        return await to_post(self._stores, "reschedule", post_id, wait_s, shift_ms=shift_ms, **more)
+
+    async def pause(
+        self,
+        *,
+        pod_id: str | None = None,
+        member_id: str | None = None,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Let nothing of a pod or a member fire, or nothing at all, until `resume`.
+
+        What waits keeps its place, what comes is planned. It costs the same, whatever waits.
+        """
+        return await self._to_all("pause", pod_id, member_id, wait_s, self._words(reason))
+
+    async def resume(
+        self,
+        *,
+        pod_id: str | None = None,
+        member_id: str | None = None,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Take a `pause` back. What has fallen due meanwhile follows the policy for what is overdue
+        (docs/configuration.md); without one it fires at once."""
+        return await self._to_all("resume", pod_id, member_id, wait_s, self._words(reason))
+
+    async def opt_out(
+        self, member_id: str, *, reason: str | None = None, wait_s: float = CONTROL_WAIT_S
+    ) -> CommandAnswer:
+        """Have a member do nothing any more: what waits is cancelled, and what comes is skipped, as
+        cancelled from the beginning, with the reason on record."""
+        return await self._to_all("opt_out", None, member_id, wait_s, self._words(reason))
+
+    async def opt_in(
+        self, member_id: str, *, reason: str | None = None, wait_s: float = CONTROL_WAIT_S
+    ) -> CommandAnswer:
+        """Take an `opt_out` back, for posts that come from now on."""
+        return await self._to_all("opt_in", None, member_id, wait_s, self._words(reason))
+
+    async def get_controls(self) -> list[ControlState]:
+        """Who is paused and who has opted out, the oldest first."""
+        found = await self._stores.record(lambda record: record.controls())
+        return [msgspec.convert(each, ControlState, from_attributes=True) for each in found]
+
+    async def get_activity_history(self, activity_id: str) -> ActivityHistory:
+        """All that happened to an activity: planned by which event, changed by whom, sent, failed,
+        done. Raises `NotFoundError`."""
+        name = an_activity_id(activity_id)
+        life = await self._stores.record(lambda record: record.life(name))
+        if life is None:
+            raise NotFoundError(f"there is no activity {name}")
+        return history(life, self._stores.settings.topics)
+
+    async def get_audit(
+        self, limit: int = 100, *, since: datetime | None = None, reports: bool = False
+    ) -> list[AuditEntry]:
+        """The last commands that were applied, the newest first: who, what, when, why, and what
+        came of it. With `reports` also those of dispatchers, about overdue timers."""
+        a_number("limit", limit, 1, MAX_AUDIT)
+        found = await self._stores.record(
+            lambda record: record.audit(limit, since=since, reports=reports)
+        )
+        return [msgspec.convert(each, AuditEntry, from_attributes=True) for each in found]
+
+    async def _to_all(
+        self,
+        command: CommandName,
+        pod_id: str | None,
+        member_id: str | None,
+        wait_s: float,
+        more: dict[str, Any],
+    ) -> CommandAnswer:
+        if pod_id is not None and member_id is not None:
+            raise InvalidArgumentError("give a pod or a member, not both")
+        if pod_id is not None:
+            more["pod_id"] = an_id("pod_id", pod_id)
+        if member_id is not None:
+            more["member_id"] = an_id("member_id", member_id)
+        seconds("wait_s", wait_s)
+        return await to_all(self._stores, command, wait_s, **more)
+
+    def _words(self, reason: str | None) -> dict[str, Any]:
+        if reason is not None and len(reason) > MAX_ID_CHARS:
+            raise InvalidArgumentError(f"reason must be a text of up to {MAX_ID_CHARS} characters")
+        return {"actor": self._actor, "reason": reason or None}
+
+
+def _ids(activity_ids: Iterable[str]) -> list[str]:
+    if isinstance(activity_ids, str):
+        raise InvalidArgumentError("activities must be several: put a single one into a list")
+    ids = list(dict.fromkeys(map(an_activity_id, activity_ids)))
+    if not 1 <= len(ids) <= MAX_ACTIVITIES:
+        raise InvalidArgumentError(f"give from 1 to {MAX_ACTIVITIES:,} activities")
+    return ids
+
+
+def _is_naive(at: object) -> bool:
+    return not isinstance(at, datetime) or at.tzinfo is None
