@@ -9,6 +9,15 @@ from scheduler.activity import Status
 from scheduler.adapters.postgres_client import Change, Life
 from schemas.topics import Topics
 
+_WORDS = {
+    "schedule": "scheduled",
+    "dispatch": "made due at once",
+    "reschedule": "rescheduled",
+    "postpone": "postponed, being overdue",
+    "expire": "expired, being overdue",
+}
+"""What commands do; all others cancel."""
+
 
 def history(life: Life, topics: Topics) -> ActivityHistory:
     """All that happened, in order."""
@@ -55,9 +64,10 @@ def _planned(life: Life, topics: Topics) -> Step:
 
 
 def _changed(change: Change, life: Life, topics: Topics) -> Step:
-    what = change.became if change.became != change.was else "rescheduled"
-    if change.command is not None and change.command != what:
-        what = f"{what} by {change.command}"
+    moved = change.became == change.was
+    what = _WORDS.get(change.command or "", "rescheduled" if moved else change.became)
+    if change.became == Status.CANCELLED:
+        what = "cancelled"
     return Step(
         at=change.changed_at,
         what=what,

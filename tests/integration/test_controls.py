@@ -1,0 +1,365 @@
+"""What operators ask for, on real stores, with the engine at work and under kill -9."""
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from pod_automation import (
+    InvalidArgumentError,
+    NotAppliedError,
+    NotFoundError,
+    PodAutomation,
+)
+from pod_automation.cli.exit_codes import ExitCode
+from scheduler.controls import OPTED_OUT
+from scheduler.settings import Settings
+from schemas.ids import activity_id
+from tests.integration.scenario import EngineProcess
+from tests.integration.test_cli import pod_automation, result_of
+from tests.integration.test_client import engine, rows, sent, until
+
+pytestmark = pytest.mark.timeout(120)
+
+# What is due at once, and is sent as soon as somebody may.
+FAST = {
+    "POD_AUTOMATION_COMMENT_MIN_DELAY_MS": "0",
+    "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "0",
+}
+
+
+@pytest.fixture
+async def pods(settings: Settings) -> AsyncIterator[PodAutomation]:
+    async with PodAutomation(settings, actor="ann") as client:
+        yield client
+
+
+async def publish(
+    environment: Mapping[str, str], post: str, members: list[str], **fields: Any
+) -> None:
+    event = {
+        "event_id": str(uuid4()),
+        "pod_id": "p",
+        "post_id": post,
+        "member_ids": members,
+        "detected_at": datetime.now(UTC).isoformat(),
+        "engagement_types": ["comment"],
+        **fields,
+    }
+    outcome = await pod_automation(environment, "publish", stdin=json.dumps(event).encode())
+    assert outcome.code == ExitCode.OK, outcome.err
+
+
+async def statuses(settings: Settings) -> Counter[str]:
+    return Counter(row["status"] for row in (await rows(settings)).values())
+
+
+async def planned(settings: Settings, count: int) -> None:
+    async def all_there() -> bool:
+        return len(await rows(settings)) == count
+
+    await until(all_there)
+
+
+async def fired(settings: Settings) -> Counter[str]:
+    """Members of all engagements that were sent."""
+    events = await sent(settings, settings.topics.execute_engagement)
+    return Counter(fields["member_id"] for _, fields in events)
+
+
+async def test_cancel_says_of_each_what_became_of_it(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    async with engine(environment):
+        await publish(environment, "x", ["a", "b", "c", "d"])
+        await publish(environment, "y", ["a", "b"], pod_id="q")
+        await planned(settings, 6)
+        a, b, c, d = (activity_id("p", "x", member, "comment") for member in "abcd")
+        await pods.execute_engagement_activity(a, "comment", wait_s=30)
+
+        async def a_is_sent() -> bool:
+            return (await rows(settings))[a]["status"] == "dispatched"
+
+        await until(a_is_sent)
+        await pods.mark_activity_executed(b, success=True, wait_s=30)
+        answer = await pods.cancel([a, b, c], reason="too many", wait_s=30)
+        assert (answer.cancelled, answer.too_late, answer.final) == (1, 1, 1)
+        assert [(each.activity_id, each.answer) for each in answer.activities] == [
+            (a, "too_late"),
+            (b, "final"),
+            (c, "cancelled"),
+        ]
+        assert (await rows(settings))[c]["last_error"] == "too many"
+        answer = await pods.cancel(pod_id="p", wait_s=30)
+        assert (answer.cancelled, answer.too_late, answer.final) == (1, 1, 2)
+        assert answer.shards == settings.partitions
+        answer = await pods.cancel(post_id="y", wait_s=30)
+        assert (answer.cancelled, answer.shards) == (2, 1)
+        with pytest.raises(NotFoundError):
+            await pods.cancel(post_id="z", wait_s=30)
+        with pytest.raises(NotFoundError):
+            await pods.cancel([str(uuid4())], wait_s=30)
+
+        history = await pods.get_activity_history(c)
+        assert [step.what for step in history.steps] == ["planned", "cancelled"]
+        assert history.steps[0].source is not None
+        assert history.steps[0].source.startswith(settings.topics.post_detected)
+        assert (history.steps[1].by, history.steps[1].reason) == ("ann", "too many")
+        told = [fields for _, fields in await sent(settings, settings.topics.engagement_status)]
+        assert {f["activity_id"] for f in told if f["status"] == "cancelled"} == {
+            c,
+            d,
+            *(activity_id("q", "y", member, "comment") for member in "ab"),
+        }
+    assert await statuses(settings) == {"dispatched": 1, "executed": 1, "cancelled": 4}
+
+
+async def test_what_makes_no_sense_is_refused_before_anything_is_sent(
+    settings: Settings, pods: PodAutomation
+) -> None:
+    for call in (
+        pods.cancel(),
+        pods.cancel(pod_id="p", member_id="m"),
+        pods.cancel([]),
+        pods.cancel("a"),
+        pods.pause(pod_id="p", member_id="m"),
+        pods.pause(pod_id="p\n"),
+        pods.pause(pod_id="p", reason="x" * 201),
+        pods.reschedule(str(uuid4()), datetime(2026, 1, 1)),  # noqa: DTZ001
+        pods.shift_post("x", timedelta(seconds=-1)),
+        pods.opt_out(""),
+        pods.get_audit(0),
+    ):
+        with pytest.raises(InvalidArgumentError):
+            await call
+    with pytest.raises(NotAppliedError, match="in 0 of 4 shards"):
+        await pods.pause(pod_id="p", wait_s=0)
+
+
+async def test_a_pause_outlives_its_engine(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    processes = [EngineProcess("run", {**environment, **FAST}) for _ in range(2)]
+    try:
+        await processes[0].start()
+        await pods.pause(pod_id="p", reason="under review", wait_s=60)
+        await publish(environment, "x", ["a", "b"])
+        await publish(environment, "y", ["c"], pod_id="q")
+
+        async def c_is_sent() -> bool:
+            return await fired(settings) == {"c": 1}
+
+        await until(c_is_sent)
+        await processes[0].kill()
+        # The wheel is lost as well: who is paused is in the record.
+        await _lose_the_wheel(settings)
+        await processes[1].start()
+        await publish(environment, "z", ["d"], pod_id="q")
+
+        async def d_is_sent() -> bool:
+            return await fired(settings) == {"c": 1, "d": 1}
+
+        await until(d_is_sent)
+        (control,) = await pods.get_controls()
+        assert (control.kind, control.scope, control.subject) == ("paused", "pod", "p")
+        assert (control.actor, control.reason, control.shards) == (
+            "ann",
+            "under review",
+            settings.partitions,
+        )
+        await pods.resume(pod_id="p", wait_s=60)
+
+        async def all_are_sent() -> bool:
+            return await fired(settings) == dict.fromkeys("abcd", 1)
+
+        await until(all_are_sent)
+        assert await pods.get_controls() == []
+    finally:
+        for process in processes:
+            await process.kill()
+
+
+async def _lose_the_wheel(settings: Settings) -> None:
+    from redis.asyncio import Redis
+
+    async with Redis.from_url(settings.redis_url) as redis:
+        async for key in redis.scan_iter(match=f"{settings.topic_prefix}*"):
+            await redis.delete(key)
+
+
+async def test_who_has_opted_out_does_nothing_whoever_dies(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    async with engine(environment):
+        await publish(environment, "x", ["a", "b"])
+        await planned(settings, 2)
+    # Nobody runs: the command waits in Kafka, and so does what is published behind it.
+    with pytest.raises(NotAppliedError):
+        await pods.opt_out("a", reason="asked by mail", wait_s=0)
+    await publish(environment, "y", ["a", "b"])
+    async with engine(environment):
+        await planned(settings, 4)
+        again = await pods.opt_out("a", wait_s=60)
+        assert again.cancelled == 0
+
+        async def nothing_of_a_waits() -> bool:
+            waiting = [row for row in (await rows(settings)).values() if row["member_id"] == "a"]
+            return all(row["status"] == "cancelled" for row in waiting)
+
+        await until(nothing_of_a_waits)
+        found = {(row["post_id"], row["member_id"]): row for row in (await rows(settings)).values()}
+        assert found["x", "a"]["last_error"] == OPTED_OUT
+        # Which of the two came first, the log of the post or that of the commands, nobody knows.
+        assert found["y", "a"]["last_error"] == OPTED_OUT
+        await publish(environment, "z", ["a", "b"])
+        await planned(settings, 6)
+        skipped = activity_id("p", "z", "a", "comment")
+        history = await pods.get_activity_history(skipped)
+        assert [(step.what, step.reason) for step in history.steps] == [
+            ("planned and skipped", OPTED_OUT)
+        ]
+        preview = await pods.preview_plan(
+            {
+                "event_id": "e",
+                "pod_id": "p",
+                "post_id": "w",
+                "member_ids": ["a", "b"],
+                "detected_at": datetime.now(UTC).isoformat(),
+            }
+        )
+        assert preview.opted_out == ("a",)
+        assert {each.member_id for each in preview.engagements} == {"b"}
+        await pods.opt_in("a", wait_s=60)
+        await publish(environment, "v", ["a"])
+        await planned(settings, 7)
+    counts = Counter((row["member_id"], row["status"]) for row in (await rows(settings)).values())
+    assert counts == {("a", "cancelled"): 3, ("b", "scheduled"): 3, ("a", "scheduled"): 1}
+
+
+async def test_what_waits_can_be_moved(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    async with engine(environment):
+        await publish(environment, "x", ["a", "b", "c"], engagement_types=["like", "comment"])
+        await planned(settings, 6)
+        before = await rows(settings)
+        answer = await pods.shift_post("x", timedelta(hours=2), reason="later", wait_s=60)
+        assert (answer.rescheduled, answer.too_late) == (6, 0)
+        after = await rows(settings)
+        for name, row in before.items():
+            assert after[name]["scheduled_for"] - row["scheduled_for"] == timedelta(hours=2)
+        comment = activity_id("p", "x", "a", "comment")
+        at = datetime(2031, 5, 6, 7, 8, 9, 123_000, UTC)
+        answer = await pods.reschedule(comment, at, wait_s=60)
+        assert [each.answer for each in answer.activities] == ["rescheduled"]
+        assert (await rows(settings))[comment]["scheduled_for"] == at
+        like = activity_id("p", "x", "b", "like")
+        await pods.reschedule(like, datetime.now(UTC), wait_s=60)
+
+        async def b_is_sent() -> bool:
+            return await fired(settings) == {"b": 1}
+
+        await until(b_is_sent)
+        answer = await pods.reschedule(like, at, wait_s=60)
+        assert [each.answer for each in answer.activities] == ["too_late"]
+        steps = (await pods.get_activity_history(comment)).steps
+        assert [step.what for step in steps] == ["planned", "rescheduled", "rescheduled"]
+        assert steps[-1].scheduled_for == at
+
+
+async def test_operators_have_a_command_line(
+    environment: dict[str, str], settings: Settings
+) -> None:
+    async with engine(environment):
+        await publish(environment, "x", ["a", "b", "c"])
+        await planned(settings, 3)
+        nothing = await pod_automation(environment, "controls")
+        assert nothing.out == "nobody is paused, and nobody has opted out\n"
+        done = await pod_automation(environment, "pause", "--pod", "p", "--reason", "why not")
+        assert (done.code, done.out, done.err) == (ExitCode.OK, "paused pod p\n", "")
+        done = await pod_automation(environment, "opt-out", "a", "--actor", "bob")
+        assert done.out == "member a has opted out; cancelled 1 activity\n"
+        found = await result_of(environment, "controls")
+        assert [(each["kind"], each["subject"]) for each in found["controls"]] == [
+            ("paused", "p"),
+            ("opted_out", "a"),
+        ]
+        assert found["controls"][1]["actor"] == "bob"
+        shown = await pod_automation(environment, "controls")
+        assert "why not" in shown.out
+        done = await pod_automation(environment, "resume", "--pod", "p")
+        assert done.out == "resumed pod p\n"
+        name = activity_id("p", "x", "b", "comment")
+        done = await pod_automation(
+            environment, "reschedule", "--activity", name, "--at", "2031-01-01T00:00:00Z"
+        )
+        assert done.out == "rescheduled 1 activity\n"
+        done = await pod_automation(environment, "cancel", "--post", "x", "--yes")
+        assert done.out == "cancelled 2 activities of post x; 1 had come to their end before\n"
+        told = await result_of(environment, "history", name)
+        assert [step["what"] for step in told["steps"]][-1] == "cancelled"
+        shown = await pod_automation(environment, "history", name)
+        assert "2031-01-01T00:00:00.000Z" in shown.out
+        listed = await pod_automation(environment, "audit", "--ndjson")
+        entries = [json.loads(line) for line in listed.out.splitlines()]
+        assert [each["command"] for each in entries] == [
+            "cancel",
+            "reschedule",
+            "resume",
+            "opt_out",
+            "pause",
+        ]
+        assert entries[0]["outcome"] == {"cancelled": 2, "final": 1}
+        assert entries[3]["actor"] == "bob"
+        shown = await pod_automation(environment, "audit", "--limit", "2")
+        assert "cancel" in shown.out
+        assert "pause" not in shown.out
+    missing = await pod_automation(environment, "history", str(uuid4()))
+    assert missing.code == ExitCode.NO
+    late = await pod_automation(environment, "resume", "--all", "--timeout", "0")
+    assert late.code == ExitCode.NO
+    assert "is a worker running?" in late.err
+
+
+async def test_a_cancel_beside_firing_is_true(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    """Some of a pod are being sent while the others are cancelled: each is one or the other."""
+    spread = {
+        "POD_AUTOMATION_COMMENT_MIN_DELAY_MS": "0",
+        "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "6000",
+    }
+    process = EngineProcess("run", {**environment, **spread})
+    try:
+        await process.start()
+        members = [f"m{n}" for n in range(1500)]
+        for number in range(4):
+            await publish(environment, f"x{number}", members)
+        await planned(settings, 6000)
+        answer = await pods.cancel(pod_id="p", wait_s=60)
+        assert answer.cancelled + answer.too_late + answer.final == 6000
+
+        async def none_waits() -> bool:
+            return "scheduled" not in await statuses(settings)
+
+        await until(none_waits)
+        assert (await statuses(settings))["cancelled"] == answer.cancelled > 0
+        events = await sent(settings, settings.topics.execute_engagement)
+        names = Counter(fields["activity_id"] for _, fields in events)
+        cancelled = {
+            name for name, row in (await rows(settings)).items() if row["status"] == "cancelled"
+        }
+        assert not cancelled & names.keys()
+        assert set(names.values()) <= {1}
+        assert len(names) == 6000 - answer.cancelled
+    finally:
+        await process.kill()
+    connection = await asyncpg.connect(settings.postgres_dsn)
+    noted = await connection.fetchval("select count(*) from activity_changes")
+    await connection.close()
+    assert noted == answer.cancelled
