@@ -33,13 +33,15 @@ NOTES_A_PASS = 10_000
 class Limits(Struct, frozen=True):
     """What is kept of each pod: the newest, as far as they are not older than so many days.
 
-    Failed, cancelled and expired activities share one allowance.
+    Failed, cancelled and expired activities share one allowance. Commands, whosever they are, are
+    kept by their age alone.
     """
 
     executed_count: int
     executed_days: float
     failed_count: int
     failed_days: float
+    command_days: float = 365.0
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
@@ -49,6 +51,7 @@ class Limits(Struct, frozen=True):
             settings.completed_job_age_days,
             settings.failed_job_keep_count,
             settings.failed_job_age_days,
+            settings.audit_age_days,
         )
 
     @property
@@ -98,6 +101,9 @@ class Archive(Protocol):
     async def forget(self, after: str | None, count: int, days: float) -> str | None:
         """Of the `count` posts that follow on `after`: forget what was removed of those of which
         nothing was removed in the last `days`. Returns where to go on; None behind the last."""
+
+    async def forget_commands(self, days: float, count: int) -> None:
+        """Remove commands that were applied more than `days` ago, `count` at most."""
 
 
 Acked = Callable[[], Awaitable[Mapping[str, Mapping[int, int]]]]
@@ -208,6 +214,7 @@ class Retention:
         self._forgotten_upto = await self._archive.forget(
             self._forgotten_upto, NOTES_A_PASS, self._limits.note_days
         )
+        await self._archive.forget_commands(self._limits.command_days, NOTES_A_PASS)
         await _rest(began_s)
         return self._forgotten_upto is not None
 

@@ -182,6 +182,12 @@ class Settings(BaseSettings):
         le=LONGEST_AGE_DAYS,
         description="Days after which a failed, cancelled or expired one is removed.",
     )
+    audit_age_days: float = Field(
+        365,
+        gt=0,
+        le=LONGEST_AGE_DAYS,
+        description="Days after which a command is removed from the record, with who asked for it.",
+    )
     retention_interval_ms: int = Field(
         60_000,
         ge=0,

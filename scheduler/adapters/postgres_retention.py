@@ -76,6 +76,10 @@ class PostgresRetention:
         (row,) = await self._all("forget_pruned", _behind(after), count, _days(days))
         return None if row["last"] is None else str(row["last"])
 
+    async def forget_commands(self, days: float, count: int) -> None:
+        """See `Archive.forget_commands`."""
+        await self._all("forget_commands", _days(days), count)
+
     async def _all(self, name: str, *arguments: Any) -> "list[asyncpg.Record]":
         with translated():
             async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:

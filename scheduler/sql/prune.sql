@@ -23,6 +23,10 @@ with
             activity.id, doomed.derived, activity.post_id, activity.engagement_type,
             activity.status, activity.scheduled_for, activity.dispatched_at, activity.failures
     ),
+    -- What commands have changed of them goes with them.
+    changes as (
+        delete from activity_changes as change using removed where change.activity_id = removed.id
+    ),
     noted as (
         insert into pruned_posts as post (post_id, activity_ids, like_times_ms)
         select

@@ -83,7 +83,7 @@ async def test_cancel_says_of_each_what_became_of_it(
         await pods.execute_engagement_activity(a, "comment", wait_s=30)
 
         async def a_is_sent() -> bool:
-            return (await rows(settings))[a]["status"] == "dispatched"
+            return str((await rows(settings))[a]["status"]) == "dispatched"
 
         await until(a_is_sent)
         await pods.mark_activity_executed(b, success=True, wait_s=30)

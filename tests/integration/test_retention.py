@@ -358,6 +358,31 @@ async def test_notes_are_forgotten_after_the_longest_age(
     assert await retention(archive).forget_some()
 
 
+async def test_commands_are_kept_by_their_age_and_changes_with_their_activities(
+    archive: PostgresRetention, admin: Connection
+) -> None:
+    kept, gone = await insert(admin), await insert(admin, age_s=8 * 86_400)
+    for offset, days in enumerate((364.9, 365.1, 400.0)):
+        await admin.execute(
+            "insert into commands"
+            " (partition, command_offset, event_id, command, scope, issued_at, applied_at)"
+            " values (0, $1, 'e:0', 'cancel', 'all', now(), now() - $2 * interval '1 day')",
+            offset,
+            days,
+        )
+    await admin.executemany(
+        "insert into activity_changes (partition, command_offset, activity_id, was, became)"
+        " values (0, 0, $1, 'scheduled', 'cancelled')",
+        [(kept,), (gone,)],
+    )
+    await retention(archive).run_once()
+    assert await ids(admin) == {kept}
+    changes = await admin.fetch("select activity_id::text as id from activity_changes")
+    assert [row["id"] for row in changes] == [kept]
+    left = await admin.fetch("select command_offset from commands order by 1")
+    assert [row["command_offset"] for row in left] == [0]
+
+
 async def bulk(admin: Connection, rows: int, *, pods: int = 1, status: str = "executed") -> None:
     """Executed likes of posts with ten members each; their posts and pods are spread."""
     await admin.execute(
