@@ -10,6 +10,7 @@ from scheduler.activity import Announcement, Status
 from scheduler.adapters.memory_record import MemoryRecord, Row
 from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.commands import CommandApplier
+from scheduler.controls import OPTED_OUT, Subject
 from scheduler.policy import PacingPolicy
 from scheduler.ports import SourceRecord
 from scheduler.tasks import ended
@@ -129,3 +130,122 @@ async def test_a_cancel_that_names_activities_is_no_report_of_overdue_ones() -> 
     # It then waits for a wheel that is built anew, which nobody does here.
     await ended(applying)
     assert site.letters == []
+
+
+async def send(
+    site: Site, shard: int, command: str, offset: int | None = None, **more: Any
+) -> None:
+    event = PodCommand(
+        event_id="e",
+        command=command,  # type: ignore[arg-type]
+        issued_at=moment(NOW_MS),
+        **more,
+    )
+    await site.deliver(shard, codec.encode(event), offset)
+
+
+LATER: dict[str, Any] = {"status": Status.SCHEDULED, "scheduled_for_ms": NOW_MS + 60_000}
+
+
+@pytest.mark.parametrize(
+    ("command", "fields", "reason"),
+    [
+        ("cancel", {"pod_id": "pod", "member_id": X}, "about member_id and pod_id"),
+        ("cancel", {"activity_ids": (X,), "pod_id": "pod"}, "about activity_ids and pod_id"),
+        ("pause", {"pod_id": "pod", "member_id": X}, "pod_id, or member_id, or neither"),
+        ("pause", {"post_id": "post"}, "pod_id, or member_id, or neither"),
+        ("resume", {"activity_ids": (X,)}, "pod_id, or member_id, or neither"),
+        ("opt_out", {}, "member_id is needed"),
+        ("opt_out", {"member_id": X, "pod_id": "pod"}, "member_id is needed"),
+        ("opt_in", {"pod_id": "pod"}, "member_id is needed"),
+        ("reschedule", {"activity_ids": (X,)}, "as many due_at"),
+        ("reschedule", {"post_id": "post"}, "shift_ms, are needed"),
+        ("reschedule", {"shift_ms": 5}, "shift_ms, are needed"),
+    ],
+)
+async def test_a_command_that_makes_no_sense_is_buried(
+    command: str, fields: dict[str, Any], reason: str
+) -> None:
+    site = Site()
+    await site.open(0)
+    site.insert(X, 0, **LATER)
+    before = site.record.table[X]
+    await send(site, 0, command, **fields)
+    assert len(site.letters) == 1
+    assert reason in site.letters[0]
+    assert site.record.table[X] == before
+    assert not site.record.controls
+    assert not site.record.applied
+    assert await site.record.watermark(TOPIC, 0) == 1
+
+
+async def test_a_cancel_of_another_shards_activities_is_forwarded() -> None:
+    site = Site()
+    await site.open(0, 1)
+    site.insert(X, 1, **LATER)
+    await add(site, 1, X)
+    await send(site, 0, "cancel", activity_ids=(X,))
+    assert site.forwarded == [1]
+    assert site.record.table[X].status is Status.CANCELLED
+    assert (await site.wheel.size(1)).pending == 0
+
+
+async def add(site: Site, shard: int, name: str) -> None:
+    timer = site.record.table[name].timer
+    assert timer
+    await site.wheel.add(shard, "post-detected", -1, 0, [timer])
+
+
+async def test_what_is_pending_can_be_cancelled_by_its_id_alone() -> None:
+    site = Site()
+    await site.open(0)
+    site.insert(X, None)
+    site.insert(Y, None)
+    await send(site, 0, "cancel", pod_id="pod")
+    assert site.record.table[X].status is Status.PENDING
+    await send(site, 0, "cancel", activity_ids=(X,))
+    assert site.record.table[X].status is Status.CANCELLED
+    assert site.record.table[Y].status is Status.PENDING
+    assert dict(site.record.applied[0, 2].outcome) == {"cancelled": 1}
+
+
+async def test_a_timer_that_is_not_in_the_wheel_is_too_late() -> None:
+    site = Site()
+    await site.open(0)
+    site.insert(X, 0, **LATER)
+    site.insert(Y, 0, status=Status.EXECUTED)
+    await send(site, 0, "cancel", pod_id="pod")
+    assert site.record.table[X].status is Status.SCHEDULED
+    assert dict(site.record.applied[0, 1].outcome) == {"too_late": 1, "final": 1}
+
+
+@pytest.mark.parametrize("command", ["schedule", "dispatch"])
+async def test_what_is_pending_of_who_has_opted_out_is_cancelled(command: str) -> None:
+    site = Site()
+    await site.open(0)
+    site.insert(X, None, member_id="ann")
+    site.insert(Y, None, member_id="bob")
+    await send(site, 0, "opt_out", member_id="ann", actor="ann", reason="no more")
+    control = site.record.controls[0, "opted_out", Subject("member", "ann")]
+    assert (control.active, control.actor, control.reason) == (True, "ann", "no more")
+    await site.apply(0, command, X, Y)
+    assert site.record.table[X].status is Status.CANCELLED
+    assert site.record.table[X].last_error == OPTED_OUT
+    assert site.record.table[Y].status is Status.SCHEDULED
+    await send(site, 0, "opt_in", member_id="ann")
+    assert not site.record.controls[0, "opted_out", Subject("member", "ann")].active
+
+
+async def test_a_sweep_is_in_the_audit_and_others_too() -> None:
+    site = Site()
+    await site.open(0)
+    site.insert(X, 0, **LATER)
+    await add(site, 0, X)
+    await send(site, 0, "pause", pod_id="pod", actor="ann\x00", reason="why\nnot")
+    await send(site, 0, "reschedule", post_id="post", shift_ms=1000)
+    await send(site, 0, "cancel", actor="bob")
+    first, second, third = site.record.applied.values()
+    assert (first.command, first.scope, first.name) == ("pause", "pod", "pod")
+    assert (first.actor, first.reason) == ("ann ", "why not")
+    assert (second.scope, second.name, dict(second.outcome)) == ("post", "post", {"rescheduled": 1})
+    assert (third.scope, third.actor, dict(third.outcome)) == ("all", "bob", {"cancelled": 1})
