@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pod_automation.client import (
         ActivityAnswer,
+        ActivityEntry,
         ActivityHistory,
+        ActivityPage,
         ActivityState,
         AuditEntry,
         CommandAnswer,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
         PodAutomation,
         PodAutomationError,
         PodAutomationStats,
+        PodPage,
+        PublishedEvent,
         QueueStatus,
         ScheduledJob,
         Step,
@@ -34,7 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ActivityAnswer",
+    "ActivityEntry",
     "ActivityHistory",
+    "ActivityPage",
     "ActivityState",
     "AuditEntry",
     "CommandAnswer",
@@ -51,6 +57,8 @@ __all__ = [
     "PodAutomation",
     "PodAutomationError",
     "PodAutomationStats",
+    "PodPage",
+    "PublishedEvent",
     "QueueStatus",
     "ScheduledJob",
     "Step",

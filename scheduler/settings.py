@@ -227,6 +227,21 @@ class Settings(BaseSettings):
         le=LONGEST_SESSION_MS,
         description="Silence after which Kafka gives a process's shards to another.",
     )
+    api_host: str = Field(
+        "127.0.0.1", min_length=1, description="Address that the HTTP API listens on."
+    )
+    api_port: int = Field(8600, ge=0, le=65535, description="Its port; 0: any that is free.")
+    api_tokens: str = Field(
+        "",
+        repr=False,
+        description="Who may use the API: `role:name:token`, several separated by commas, white"
+        " space or new lines. Roles are `viewer`, who may look, and `operator`, who may do all."
+        " Better kept in a file, which POD_AUTOMATION_API_TOKENS_FILE names.",
+    )
+    api_requests_per_minute: int = Field(
+        600, ge=1, le=1_000_000, description="Requests of one token in a minute, at most."
+    )
+
     instance_id: str = Field(
         "",
         pattern=r"^[a-zA-Z0-9._-]{0,64}$",

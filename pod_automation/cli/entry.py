@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pod_automation.cli import (
+    api,
     clear,
     controls,
     dead_letters,
@@ -92,7 +93,7 @@ def _root(
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Set up": (init.init, stack.stack, demo.demo),
-    "Run": (processes.worker, processes.dispatcher, processes.run, executor.executor),
+    "Run": (processes.worker, processes.dispatcher, processes.run, executor.executor, api.api),
     "Use and operate": (
         publish.publish,
         plan.plan,

@@ -13,7 +13,9 @@ from pod_automation.client.errors import (
 from pod_automation.client.preview import PlannedEngagement, PlanPreview
 from pod_automation.client.results import (
     ActivityAnswer,
+    ActivityEntry,
     ActivityHistory,
+    ActivityPage,
     ActivityState,
     AuditEntry,
     CommandAnswer,
@@ -21,6 +23,8 @@ from pod_automation.client.results import (
     EngagementDelay,
     EngagementStats,
     PodAutomationStats,
+    PodPage,
+    PublishedEvent,
     QueueStatus,
     ScheduledJob,
     Step,
@@ -29,7 +33,9 @@ from scheduler.adapters.postgres_client import PendingActivity
 
 __all__ = [
     "ActivityAnswer",
+    "ActivityEntry",
     "ActivityHistory",
+    "ActivityPage",
     "ActivityState",
     "AuditEntry",
     "CommandAnswer",
@@ -46,6 +52,8 @@ __all__ = [
     "PodAutomation",
     "PodAutomationError",
     "PodAutomationStats",
+    "PodPage",
+    "PublishedEvent",
     "QueueStatus",
     "ScheduledJob",
     "Step",

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterable, Mapping
+from copy import copy
 from datetime import timedelta
 from typing import Any, Self
 
@@ -25,17 +26,22 @@ from pod_automation.client.results import (
     EngagementDelay,
     EngagementStats,
     PodAutomationStats,
+    PublishedEvent,
     QueueStatus,
     ScheduledJob,
 )
 from pod_automation.client.scheduling import Sent, batch_size, hand_over, job, new_job_id, pages
+from pod_automation.client.sender import Outgoing, default_shard
 from pod_automation.client.stores import Stores
 from scheduler.activity import ActivityRow, PostPlan, Status
 from scheduler.adapters.postgres_client import PendingActivity
 from scheduler.policy import DelayWindow
 from scheduler.settings import Settings, load_settings
 from scheduler.stagger import delay_ms, seed_of
+from schemas.codec import encode
 from schemas.events import EngagementType, Outcome, PostDetected
+from schemas.headers import event_headers
+from schemas.times import millis
 
 SCHEDULE_WAIT_S = 10.0
 APPLY_WAIT_S = 10.0
@@ -82,6 +88,13 @@ class PodAutomation(Operations):
                 settings = load_settings(**{**settings.model_dump(), **overrides})
         self.settings = settings
         self._stores = Stores(settings, self._timeout_s)
+
+    def acting_as(self, actor: str) -> Self:
+        """This client in the name of `actor`: with the same connections, which are closed with
+        those of either."""
+        other = copy(self)
+        other._actor = an_id("actor", actor)
+        return other
 
     async def connect(self) -> Self:
         """Be ready for calls, also after `close`. Stores are connected when they are needed."""
@@ -154,6 +167,26 @@ class PodAutomation(Operations):
             opted_out = await self._stores.record(lambda each: each.opted_out(found.member_ids))
         plan = existing.get(found.post_id, PostPlan())
         return preview(found, self.settings.policy, plan, opted_out)
+
+    async def publish_post_detected(
+        self, event: PostDetected | Mapping[str, Any] | bytes
+    ) -> PublishedEvent:
+        """Send a `post-detected` event, for those who have no Kafka client of their own.
+
+        `event` is as for `preview_plan`. To send it again does no harm: what is planned is not
+        planned twice. Returns once Kafka has confirmed it. Raises `InvalidArgumentError`.
+        """
+        found = an_event(event)
+        shard = default_shard(found.post_id, self.settings.partitions)
+        topic = self.settings.topics.post_detected
+        record = Outgoing(
+            shard,
+            found.post_id.encode(),
+            encode(found),
+            event_headers(PostDetected, found.event_id, millis(found.detected_at)),
+        )
+        (offset,) = await self._stores.send(topic, [record])
+        return PublishedEvent(event_id=found.event_id, topic=topic, partition=shard, offset=offset)
 
     async def get_pending_activities(self, pod_id: str, limit: int = 50) -> list[PendingActivity]:
         """Rows of the pod that are pending and due, ordered by `scheduled_for` (none first) and id.

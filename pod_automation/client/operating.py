@@ -1,8 +1,9 @@
 """The part of `PodAutomation` that is for operators: stop, move, see who did what."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -11,10 +12,13 @@ from pod_automation.client.controlling import to_activities, to_all, to_post
 from pod_automation.client.errors import InvalidArgumentError, NotFoundError
 from pod_automation.client.history import history
 from pod_automation.client.results import (
+    ActivityEntry,
     ActivityHistory,
+    ActivityPage,
     AuditEntry,
     CommandAnswer,
     ControlState,
+    PodPage,
 )
 from pod_automation.client.stores import Stores
 from schemas.events import MAX_ID_CHARS, MAX_SHIFT_MS, CommandName
@@ -22,6 +26,9 @@ from schemas.events import MAX_ID_CHARS, MAX_SHIFT_MS, CommandName
 CONTROL_WAIT_S = 60.0
 MAX_ACTIVITIES = 10_000
 MAX_AUDIT = 10_000
+MAX_PAGE = 1_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Operations:
@@ -148,6 +155,42 @@ class Operations:
         """Take an `opt_out` back, for posts that come from now on."""
         return await self._to_all("opt_in", None, member_id, wait_s, self._words(reason))
 
+    async def get_activities(
+        self,
+        *,
+        pod_id: str | None = None,
+        post_id: str | None = None,
+        member_id: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> ActivityPage:
+        """Activities of a pod, a post or a member, one of which is to be given, those that are due
+        last first. `after` is the `next` of the page before. Needs PostgreSQL."""
+        given = {"pod": pod_id, "post": post_id, "member": member_id}
+        chosen = {scope: name for scope, name in given.items() if name is not None}
+        if len(chosen) != 1:
+            raise InvalidArgumentError("give a pod, or a post, or a member")
+        ((scope, name),) = chosen.items()
+        an_id(f"{scope}_id", name)
+        a_number("limit", limit, 1, MAX_PAGE)
+        cursor = None if after is None else _cursor(after)
+        found = await self._stores.record(
+            lambda record: record.activities(scope, name, limit, cursor)
+        )
+        entries = tuple(
+            msgspec.convert(each, ActivityEntry, from_attributes=True) for each in found
+        )
+        last = entries[-1] if len(entries) == limit else None
+        return ActivityPage(activities=entries, next=None if last is None else _after(last))
+
+    async def get_pods(self, *, limit: int = 100, after: str | None = None) -> PodPage:
+        """Ids of all pods that have activities, in order of their bytes. Needs PostgreSQL."""
+        a_number("limit", limit, 1, MAX_PAGE)
+        if after is not None:
+            an_id("after", after)
+        pods = tuple(await self._stores.record(lambda record: record.pods(limit, after)))
+        return PodPage(pods=pods, next=pods[-1] if len(pods) == limit else None)
+
     async def get_controls(self) -> list[ControlState]:
         """Who is paused and who has opted out, the oldest first."""
         found = await self._stores.record(lambda record: record.controls())
@@ -203,6 +246,21 @@ def _ids(activity_ids: Iterable[str]) -> list[str]:
     if not 1 <= len(ids) <= MAX_ACTIVITIES:
         raise InvalidArgumentError(f"give from 1 to {MAX_ACTIVITIES:,} activities")
     return ids
+
+
+def _after(last: ActivityEntry) -> str:
+    due: object = ""
+    if last.scheduled_for is not None:
+        due = (last.scheduled_for - _EPOCH) // timedelta(microseconds=1)
+    return f"{due}_{last.activity_id}"
+
+
+def _cursor(after: str) -> tuple[int | None, str]:
+    due, _, name = after.partition("_")
+    try:
+        return (int(due) if due else None), str(UUID(name))
+    except ValueError:
+        raise InvalidArgumentError("after must be the next of the page before") from None
 
 
 def _is_naive(at: object) -> bool:

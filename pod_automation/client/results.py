@@ -196,6 +196,46 @@ class AuditEntry(Result, frozen=True, kw_only=True):
     offsets: Mapping[int, int]
 
 
+class PublishedEvent(Result, frozen=True, kw_only=True):
+    """An event that Kafka has confirmed, and where it stands."""
+
+    event_id: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class ActivityEntry(Result, frozen=True, kw_only=True):
+    """An activity in a list. Times that are not known are None."""
+
+    activity_id: str
+    pod_id: str
+    post_id: str
+    member_id: str
+    engagement_type: EngagementType
+    status: Status
+    attempt: int
+    scheduled_for: datetime | None
+    dispatched_at: datetime | None
+    executed_at: datetime | None
+    last_error: str | None
+
+
+class ActivityPage(Result, frozen=True, kw_only=True):
+    """Activities, those that are due last first; `next` is what to ask for the page behind, None on
+    the last one."""
+
+    activities: tuple[ActivityEntry, ...]
+    next: str | None = None
+
+
+class PodPage(Result, frozen=True, kw_only=True):
+    """Pods by their ids; `next` is what to ask for the page behind, None on the last one."""
+
+    pods: tuple[str, ...]
+    next: str | None = None
+
+
 class EngagementStats(Result, frozen=True, kw_only=True):
     """A pod's activities by status; `total` is their sum. `retries` are attempts that were not an
     activity's first."""

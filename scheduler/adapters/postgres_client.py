@@ -98,6 +98,22 @@ class Life(Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
 
 
+class Entry(Struct, frozen=True, kw_only=True):
+    """An activity in a list."""
+
+    activity_id: str
+    pod_id: str
+    post_id: str
+    member_id: str
+    engagement_type: EngagementType
+    status: Status
+    attempt: int
+    scheduled_for: datetime | None
+    dispatched_at: datetime | None
+    executed_at: datetime | None
+    last_error: str | None
+
+
 class Audited(Struct, frozen=True, kw_only=True):
     """A command as it was asked for, and what came of it in the shards that have applied it.
 
@@ -228,6 +244,21 @@ class PostgresClient(PostgresRecord):
         changes = await self._all("changes_of", UUID(activity_id))
         values = {**row, "status": Status(row["status"])}
         return Life(**values, changes=tuple(Change(**each) for each in changes))
+
+    async def activities(
+        self, scope: str, name: str, limit: int, after: tuple[int | None, str] | None
+    ) -> Sequence[Entry]:
+        """Activities of a pod, post or member, those that are due last first, behind `after` (due
+        in ms, id)."""
+        due_us, last = after or (None, None)
+        rows = await self._all(
+            f"activities_of_{scope}", name, limit, due_us, None if last is None else UUID(last)
+        )
+        return [Entry(**{**row, "status": Status(row["status"])}) for row in rows]
+
+    async def pods(self, limit: int, after: str | None) -> Sequence[str]:
+        """Ids of pods in order, behind `after`."""
+        return [row["pod_id"] for row in await self._all("pods", after, limit)]
 
     async def audit(
         self, limit: int, *, since: datetime | None = None, reports: bool = False

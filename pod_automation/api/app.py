@@ -1,0 +1,517 @@
+"""The HTTP API: routes, and nothing that the client cannot do."""
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from importlib.resources import files
+from time import perf_counter
+from typing import Annotated, Any
+
+import msgspec
+import orjson
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.security import HTTPBearer
+from msgspec import Struct
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.exceptions import HTTPException
+
+from pod_automation.api import letters
+from pod_automation.api.access import Caller, Limiter, Role, Tokens
+from pod_automation.api.bodies import (
+    ActivityId,
+    Cancel,
+    Id,
+    Member,
+    Post,
+    Replay,
+    Reschedule,
+    Stop,
+)
+from pod_automation.api.live import Live
+from pod_automation.api.problems import (
+    RESPONSES,
+    Problem,
+    ProblemError,
+    handled,
+    of_client,
+    problem,
+)
+from pod_automation.api.sight import Sight
+from pod_automation.client import (
+    ActivityHistory,
+    ActivityPage,
+    AuditEntry,
+    CommandAnswer,
+    ControlState,
+    EngagementStats,
+    PlanPreview,
+    PodAutomation,
+    PodAutomationError,
+    PodPage,
+    PublishedEvent,
+)
+from scheduler.errors import EngineError
+from scheduler.settings import Settings
+
+MAX_BODY_BYTES = 2 << 20
+JSON = "application/json"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+ANSWERS: tuple[type[Struct], ...] = (
+    ActivityHistory,
+    ActivityPage,
+    AuditEntry,
+    CommandAnswer,
+    ControlState,
+    EngagementStats,
+    PlanPreview,
+    PodPage,
+    PublishedEvent,
+)
+
+_bearer = HTTPBearer(auto_error=False, description="A token of POD_AUTOMATION_API_TOKENS.")
+_STATIC = files("pod_automation.api").joinpath("static")
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/dashboard.js": ("dashboard.js", "text/javascript; charset=utf-8"),
+    "/dashboard.css": ("dashboard.css", "text/css; charset=utf-8"),
+}
+_HEADERS = {
+    # Nothing from elsewhere, no frames, no inline scripts.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
+    " connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many, at most.")]
+After = Annotated[str | None, Query(max_length=300, description="The `next` of the page before.")]
+
+
+def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
+    """The app over the stores that `settings` name, for those who have one of `tokens`."""
+    pods = PodAutomation(settings, actor="api")
+    live = Live(settings)
+    sight = Sight(settings, live)
+    limiter = Limiter(settings.api_requests_per_minute)
+    registry = CollectorRegistry()
+    seconds = Histogram(
+        "pod_automation_api_request_seconds",
+        "How long requests took.",
+        ("method", "route", "status"),
+        registry=registry,
+    )
+    refused = Counter(
+        "pod_automation_api_refused", "Requests that were not let in.", ("why",), registry=registry
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with live.running():
+            yield
+        await pods.close()
+
+    app = FastAPI(
+        title="pod-automation",
+        version="1",
+        summary="Staggered engagement: see everything, stop anything.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+
+    def allowed(role: Role) -> Callable[..., Awaitable[Caller]]:
+        async def check(request: Request, shown: Any = Depends(_bearer)) -> Caller:  # noqa: B008
+            caller = None if shown is None else tokens.caller(shown.credentials)
+            if caller is None:
+                refused.labels("token").inc()
+                raise ProblemError(
+                    401,
+                    "unauthorized",
+                    "show a token: `Authorization: Bearer …`",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+            if wait_s := limiter.wait_s(caller.name):
+                refused.labels("rate").inc()
+                raise ProblemError(
+                    429,
+                    "too-many-requests",
+                    f"more than {settings.api_requests_per_minute} requests in a minute",
+                    {"Retry-After": str(wait_s)},
+                )
+            if not caller.may(role):
+                refused.labels("role").inc()
+                raise ProblemError(403, "forbidden", f"this is for the role {role}")
+            request.state.caller = caller
+            return caller
+
+        return check
+
+    viewer, operator = Depends(allowed("viewer")), Depends(allowed("operator"))
+
+    def acting(caller: Caller) -> PodAutomation:
+        """The client in the name of who asks."""
+        return pods.acting_as(f"api:{caller.name}")
+
+    @app.middleware("http")
+    async def around(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        began = perf_counter()
+        if "transfer-encoding" in request.headers:
+            return problem(ProblemError(411, "length-required", "say the length of the body"))
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            return problem(
+                ProblemError(413, "too-large", f"a body of {MAX_BODY_BYTES:,} bytes is the most")
+            )
+        answer = await go_on(request)
+        for name, value in _HEADERS.items():
+            answer.headers.setdefault(name, value)
+        if request.url.path.startswith("/v1/"):
+            answer.headers.setdefault("Cache-Control", "no-store")
+        route = getattr(request.scope.get("route"), "path", "none")
+        seconds.labels(request.method, route, answer.status_code).observe(perf_counter() - began)
+        return answer
+
+    app.add_exception_handler(ProblemError, handled)
+    app.add_exception_handler(PodAutomationError, handled)
+
+    @app.exception_handler(EngineError)
+    async def engine(_: Request, error: Exception) -> Response:
+        return problem(ProblemError(503, "store-away", str(error), {"Retry-After": "5"}))
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> Response:
+        return problem(of_client(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        found = [
+            {"at": ".".join(map(str, each["loc"])), "what": each["msg"]} for each in error.errors()
+        ]
+        detail = "; ".join(f"{each['at']}: {each['what']}" for each in found[:5])
+        return problem(ProblemError(422, "invalid-argument", detail, errors=found))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
+        return problem(
+            ProblemError(error.status_code, kind, str(error.detail), dict(error.headers or {}))
+        )
+
+    # For everybody who can reach it
+
+    @app.get("/healthz", tags=["health"], responses=_answer("Status"))
+    async def healthz() -> Response:
+        """Whether this process answers. Asks no store."""
+        return _json({"ok": True})
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        responses={
+            **_answer("Readiness"),
+            503: {**_answer("Readiness")[200], "description": "Not ready"},
+        },
+    )
+    async def readyz() -> Response:
+        """Whether each store answers and is set up; 503 where one does not. Says no reasons: those
+        are in the overview, for who has a token."""
+        stores = {name: each["ok"] for name, each in (await sight.stores()).items()}
+        ready = all(stores.values())
+        return _json({"ready": ready, "stores": stores}, 200 if ready else 503)
+
+    @app.get("/metrics", tags=["health"], responses={200: {"content": {TEXT: {}}}})
+    async def metrics() -> Response:
+        """What this process does, for Prometheus. Names no pods, members or posts."""
+        return Response(generate_latest(registry), media_type=TEXT)
+
+    @app.get("/v1/openapi.json", tags=["health"], responses=_answer("Document"))
+    async def openapi() -> Response:
+        """This document."""
+        return _json(app.openapi())
+
+    # For viewers
+
+    @app.get("/v1/overview", tags=["look"], responses=_answer("Overview"), dependencies=[viewer])
+    async def overview() -> Response:
+        """The whole engine at a glance: stores, processes, shards, queue, activities by status,
+        what is due soon by pod, and what was fired in the last minute."""
+        return _json(await sight.overview())
+
+    @app.get("/v1/pods", tags=["look"], responses=_answer("PodPage"), dependencies=[viewer])
+    async def get_pods(limit: Limit = 100, after: Annotated[Id | None, Query()] = None) -> Response:
+        """Pods that have activities, by their ids."""
+        return _json(await pods.get_pods(limit=limit, after=after))
+
+    @app.get(
+        "/v1/stats", tags=["look"], responses=_answer("EngagementStats"), dependencies=[viewer]
+    )
+    async def get_stats(pod_id: Annotated[Id, Query()]) -> Response:
+        """One pod's activities by status."""
+        return _json(await pods.get_pod_engagement_stats(pod_id))
+
+    @app.get(
+        "/v1/activities", tags=["look"], responses=_answer("ActivityPage"), dependencies=[viewer]
+    )
+    async def get_activities(
+        pod_id: Annotated[Id | None, Query()] = None,
+        post_id: Annotated[Id | None, Query()] = None,
+        member_id: Annotated[Id | None, Query()] = None,
+        limit: Limit = 100,
+        after: After = None,
+    ) -> Response:
+        """Activities of a pod, a post or a member, one of which is to be given, those that are due
+        last first."""
+        return _json(
+            await pods.get_activities(
+                pod_id=pod_id, post_id=post_id, member_id=member_id, limit=limit, after=after
+            )
+        )
+
+    @app.get(
+        "/v1/activities/{activity_id}",
+        tags=["look"],
+        responses=_answer("ActivityHistory"),
+        dependencies=[viewer],
+    )
+    async def get_history(activity_id: ActivityId) -> Response:
+        """All that happened to an activity: by which event it was planned, who changed it and why,
+        when it was sent, what came of it."""
+        return _json(await pods.get_activity_history(activity_id))
+
+    @app.get(
+        "/v1/controls",
+        tags=["look"],
+        responses=_list("ControlState", "controls"),
+        dependencies=[viewer],
+    )
+    async def get_controls() -> Response:
+        """Who is paused and who has opted out."""
+        return _json({"controls": await pods.get_controls()})
+
+    @app.get(
+        "/v1/audit", tags=["look"], responses=_list("AuditEntry", "commands"), dependencies=[viewer]
+    )
+    async def get_audit(limit: Limit = 100, reports: bool = False) -> Response:
+        """The last commands: who asked for what, when and why, and what came of it. With `reports`
+        also those of dispatchers."""
+        return _json({"commands": await pods.get_audit(limit, reports=reports)})
+
+    @app.get(
+        "/v1/dead-letters", tags=["look"], responses=_answer("DeadLetters"), dependencies=[viewer]
+    )
+    async def get_letters(
+        limit: Annotated[int, Query(ge=1, le=letters.MOST_LISTED)] = 100,
+    ) -> Response:
+        """The newest records that could not be applied, and how many there are."""
+        return _json(await letters.listed(settings, limit))
+
+    @app.get(
+        "/v1/dead-letter", tags=["look"], responses=_answer("DeadLetter"), dependencies=[viewer]
+    )
+    async def get_letter(
+        letter_id: Annotated[str, Query(alias="id", min_length=1, max_length=600)],
+    ) -> Response:
+        """One of them, with all that it holds."""
+        found = await letters.shown(settings, letter_id)
+        if found is None:
+            raise ProblemError(404, "not-found", "there is no such dead letter")
+        return _json(found)
+
+    @app.post("/v1/plan", tags=["look"], responses=_answer("PlanPreview"), dependencies=[viewer])
+    async def plan(event: Post) -> Response:
+        """When each member would engage with a post. Stores and sends nothing."""
+        return _json(await pods.preview_plan(event.event()))
+
+    # For operators
+
+    @app.post("/v1/posts", tags=["act"], responses=_answer("PublishedEvent"))
+    async def publish(event: Post, caller: Caller = operator) -> Response:
+        """Publish a post-detected event. To send it again does no harm."""
+        return _json(await acting(caller).publish_post_detected(event.event()))
+
+    @app.post("/v1/cancel", tags=["act"], responses=_answer("CommandAnswer"))
+    async def cancel(body: Cancel, caller: Caller = operator) -> Response:
+        """Cancel activities, or all that waits of a post, a member or a pod."""
+        return _json(
+            await acting(caller).cancel(
+                body.activity_ids,
+                post_id=body.post_id,
+                member_id=body.member_id,
+                pod_id=body.pod_id,
+                reason=body.reason,
+                wait_s=body.wait_s,
+            )
+        )
+
+    @app.post("/v1/reschedule", tags=["act"], responses=_answer("CommandAnswer"))
+    async def reschedule(body: Reschedule, caller: Caller = operator) -> Response:
+        """Move an activity to another time, or all that waits of a post to a later one."""
+        client = acting(caller)
+        if body.activity_id is not None and body.at is not None:
+            answer = await client.reschedule(
+                body.activity_id, body.at, reason=body.reason, wait_s=body.wait_s
+            )
+        else:
+            by = timedelta(milliseconds=body.by_ms or 0)
+            answer = await client.shift_post(
+                body.post_id or "", by, reason=body.reason, wait_s=body.wait_s
+            )
+        return _json(answer)
+
+    @app.post("/v1/pause", tags=["act"], responses=_answer("CommandAnswer"))
+    async def pause(body: Stop, caller: Caller = operator) -> Response:
+        """Let nothing of a pod, of a member, or of everybody fire."""
+        return _json(
+            await acting(caller).pause(
+                pod_id=body.pod_id,
+                member_id=body.member_id,
+                reason=body.reason,
+                wait_s=body.wait_s,
+            )
+        )
+
+    @app.post("/v1/resume", tags=["act"], responses=_answer("CommandAnswer"))
+    async def resume(body: Stop, caller: Caller = operator) -> Response:
+        """Take a pause back."""
+        return _json(
+            await acting(caller).resume(
+                pod_id=body.pod_id,
+                member_id=body.member_id,
+                reason=body.reason,
+                wait_s=body.wait_s,
+            )
+        )
+
+    @app.post("/v1/opt-out", tags=["act"], responses=_answer("CommandAnswer"))
+    async def opt_out(body: Member, caller: Caller = operator) -> Response:
+        """Have a member do nothing any more."""
+        client = acting(caller)
+        return _json(await client.opt_out(body.member_id, reason=body.reason, wait_s=body.wait_s))
+
+    @app.post("/v1/opt-in", tags=["act"], responses=_answer("CommandAnswer"))
+    async def opt_in(body: Member, caller: Caller = operator) -> Response:
+        """Take an opt-out back."""
+        client = acting(caller)
+        return _json(await client.opt_in(body.member_id, reason=body.reason, wait_s=body.wait_s))
+
+    @app.post("/v1/dead-letters/replay", tags=["act"], responses=_answer("Replayed"))
+    async def replay(body: Replay, _: Caller = operator) -> Response:
+        """Send dead letters through the normal door again."""
+        return _json(await letters.replayed(settings, body.ids, again=body.again))
+
+    for path, (name, media_type) in _FILES.items():
+        _serve_file(app, path, name, media_type)
+    _document(app)
+    return app
+
+
+def _serve_file(app: FastAPI, path: str, name: str, media_type: str) -> None:
+    content = _STATIC.joinpath(name).read_bytes()
+    etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+
+    async def page(request: Request) -> Response:
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
+
+    app.add_api_route(path, page, include_in_schema=False)
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type=JSON)
+
+
+def _answer(name: str) -> dict[int | str, dict[str, Any]]:
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return {200: {"description": "OK", "content": {JSON: {"schema": schema}}}}
+
+
+def _list(name: str, field: str) -> dict[int | str, dict[str, Any]]:
+    items = {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}}
+    schema = {"type": "object", "required": [field], "properties": {field: items}}
+    return {200: {"description": "OK", "content": {JSON: {"schema": schema}}}}
+
+
+_BOOL = {"type": "boolean"}
+_OBJECT: dict[str, Any] = {"type": "object"}
+_PLAIN: dict[str, Any] = {
+    "Status": {"type": "object", "required": ["ok"], "properties": {"ok": _BOOL}},
+    "Readiness": {
+        "type": "object",
+        "required": ["ready", "stores"],
+        "properties": {
+            "ready": _BOOL,
+            "stores": {"type": "object", "additionalProperties": _BOOL},
+        },
+    },
+    "Document": _OBJECT,
+    "Overview": {
+        "type": "object",
+        "required": ["stores", "workers", "dispatchers", "shards", "queue", "activities", "live"],
+        "properties": {"stores": _OBJECT, "shards": {"type": "array", "items": _OBJECT}},
+    },
+    "DeadLetter": {"type": "object", "required": ["id", "reason", "replayable"]},
+    "DeadLetters": {
+        "type": "object",
+        "required": ["total", "dead_letters"],
+        "properties": {
+            "total": {"type": "integer"},
+            "dead_letters": {
+                "type": "array",
+                "items": {"$ref": "#/components/schemas/DeadLetter"},
+            },
+        },
+    },
+    "Replayed": {
+        "type": "object",
+        "required": ["answers"],
+        "properties": {"answers": {"type": "array", "items": _OBJECT}},
+    },
+}
+
+
+def _document(app: FastAPI) -> None:
+    """The OpenAPI document: FastAPI's of what is asked for, ours of what is answered."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema:
+            return app.openapi_schema
+        made = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes
+        )
+        _, answers = msgspec.json.schema_components(
+            ANSWERS, ref_template="#/components/schemas/{name}"
+        )
+        components = made.setdefault("components", {}).setdefault("schemas", {})
+        for needless in ("HTTPValidationError", "ValidationError"):
+            components.pop(needless, None)
+        components |= {**answers, **_PLAIN, "Problem": Problem.model_json_schema()}
+        for path, operations in made["paths"].items():
+            for operation in operations.values():
+                found: dict[str, Any] = operation["responses"]
+                found.pop("422", None)
+                if path.startswith("/v1/") and path != "/v1/openapi.json":
+                    for status, answer in RESPONSES.items():
+                        found.setdefault(str(status), answer)
+                else:
+                    found.setdefault("413", RESPONSES[413])
+        app.openapi_schema = made
+        return made
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def document(settings: Settings) -> bytes:
+    """The OpenAPI document, as it is in docs/."""
+    app = an_app(settings, Tokens([]))
+    return orjson.dumps(app.openapi(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+__all__: Sequence[str] = ("an_app", "document")

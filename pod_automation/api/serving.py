@@ -1,0 +1,69 @@
+"""Serves the API until it is told to stop."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from pod_automation.api.access import Tokens
+from pod_automation.api.app import an_app
+from scheduler.errors import PermanentError
+from scheduler.settings import Settings
+
+CLOSE_S = 3
+
+
+class _Server(uvicorn.Server):
+    """Signals are the caller's."""
+
+    def install_signal_handlers(self) -> None: ...
+
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+async def serve(
+    settings: Settings,
+    tokens: Tokens,
+    stop: asyncio.Event,
+    listening: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Serve at the address of `settings` until `stop` is set. `listening` is told the address.
+
+    Raises `PermanentError` for an address that cannot be used.
+    """
+    config = uvicorn.Config(
+        an_app(settings, tokens),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSE_S,
+        lifespan="on",
+    )
+    server = _Server(config)
+    try:
+        found = socket.getaddrinfo(
+            settings.api_host, settings.api_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise PermanentError(
+            f"POD_AUTOMATION_API_HOST and POD_AUTOMATION_API_PORT name {settings.api_host}:"
+            f"{settings.api_port}, which cannot be used: {error.strerror or error}"
+        ) from None
+    with listener:
+        port = listener.getsockname()[1]
+        host = f"[{settings.api_host}]" if ":" in settings.api_host else settings.api_host
+        serving = asyncio.create_task(server.serve([listener]), name="api")
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        listening(f"http://{host}:{port}/")
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        stopping.cancel()
+        await serving

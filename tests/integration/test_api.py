@@ -1,0 +1,255 @@
+"""The HTTP API on real stores, as a process of the command line."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from pod_automation.cli.exit_codes import ExitCode
+from scheduler.settings import Settings
+from schemas.ids import activity_id
+from tests.integration.test_cli import pod_automation, running
+from tests.integration.test_client import engine, rows, until
+from tests.integration.worker_bench import send_raw
+
+pytestmark = pytest.mark.timeout(120)
+
+VIEWER, OPERATOR = "v" * 32, "o" * 32
+TOKENS = f"viewer:vera:{VIEWER} operator:otto:{OPERATOR}"
+
+
+@asynccontextmanager
+async def served(environment: Mapping[str, str], **more: str) -> AsyncIterator[str]:
+    """The address of an API that is up."""
+    settings = {
+        "POD_AUTOMATION_API_PORT": "0",
+        "POD_AUTOMATION_API_TOKENS": TOKENS,
+        "POD_AUTOMATION_LOG_LEVEL": "info",
+        **more,
+    }
+    async with running({**environment, **settings}, "api") as process:
+        assert process.stderr is not None
+        async with asyncio.timeout(30):
+            while b"address=" not in (line := await process.stderr.readline()):
+                assert line, "it has ended"
+        address = line.decode().split("address=")[1].split()[0].strip("'\"")
+        # Read on, or it would wait for somebody who reads.
+        reading = asyncio.create_task(process.stderr.read())
+        try:
+            yield address
+        finally:
+            process.terminate()
+            assert await process.wait() == ExitCode.OK
+            await reading
+
+
+@asynccontextmanager
+async def asked(address: str, token: str | None = OPERATOR) -> AsyncIterator[httpx.AsyncClient]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60) as client:
+        yield client
+
+
+def an_event(post: str, members: list[str], **fields: Any) -> dict[str, Any]:
+    return {
+        "event_id": str(uuid4()),
+        "pod_id": "p",
+        "post_id": post,
+        "member_ids": members,
+        "detected_at": datetime.now(UTC).isoformat(),
+        "engagement_types": ["comment"],
+        **fields,
+    }
+
+
+async def test_all_of_it_by_http(environment: dict[str, str], settings: Settings) -> None:
+    async with engine(environment), served(environment) as address, asked(address) as api:
+        previewed = (await api.post("/v1/plan", json=an_event("x", ["a", "b"]))).json()
+        assert [each["member_id"] for each in previewed["engagements"]] == ["a", "b"]
+        assert await rows(settings) == {}
+        sent = await api.post("/v1/posts", json=an_event("x", ["a", "b", "c"]))
+        assert sent.status_code == 200
+        assert sent.json()["topic"] == settings.topics.post_detected
+
+        async def planned() -> bool:
+            return len(await rows(settings)) == 3
+
+        await until(planned)
+        assert (await api.get("/v1/pods")).json() == {"pods": ["p"], "next": None}
+        assert (await api.get("/v1/stats", params={"pod_id": "p"})).json()["scheduled"] == 3
+        first = (await api.get("/v1/activities", params={"pod_id": "p", "limit": 2})).json()
+        more = {"pod_id": "p", "limit": 2, "after": first["next"]}
+        second = (await api.get("/v1/activities", params=more)).json()
+        listed = [each["activity_id"] for each in first["activities"] + second["activities"]]
+        assert sorted(listed) == sorted(await rows(settings))
+        assert second["next"] is None
+
+        paused = await api.post("/v1/pause", json={"pod_id": "p", "reason": "why not"})
+        assert (paused.status_code, paused.json()["shards"]) == (200, settings.partitions)
+        (control,) = (await api.get("/v1/controls")).json()["controls"]
+        assert (control["actor"], control["reason"]) == ("api:otto", "why not")
+        await api.post("/v1/resume", json={"pod_id": "p"})
+        name = activity_id("p", "x", "a", "comment")
+        at = "2031-05-06T07:08:09.000Z"
+        moved = await api.post("/v1/reschedule", json={"activity_id": name, "at": at})
+        assert moved.json()["rescheduled"] == 1
+        out = await api.post("/v1/opt-out", json={"member_id": "b"})
+        assert out.json()["cancelled"] == 1
+        cancelled = await api.post("/v1/cancel", json={"post_id": "x"})
+        assert (cancelled.json()["cancelled"], cancelled.json()["final"]) == (2, 1)
+        history = (await api.get(f"/v1/activities/{name}")).json()
+        assert [step["what"] for step in history["steps"]] == [
+            "planned",
+            "rescheduled",
+            "cancelled",
+        ]
+        audit = (await api.get("/v1/audit")).json()["commands"]
+        assert [each["command"] for each in audit] == [
+            "cancel",
+            "opt_out",
+            "reschedule",
+            "resume",
+            "pause",
+        ]
+        seen = (await api.get("/v1/overview")).json()
+        assert seen["workers"] == seen["dispatchers"] == 1
+        assert seen["activities"]["cancelled"] == 3
+        assert len(seen["live"]["series"]) == 60
+
+
+async def test_dead_letters_by_http(environment: dict[str, str], settings: Settings) -> None:
+    async with engine(environment), served(environment) as address, asked(address) as api:
+        async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
+            topic = settings.topics.post_detected
+            place = await send_raw(producer, topic, 1, (b"key", b"nonsense", []))
+        name = f"{settings.topics.post_detected}/1/{place}"
+
+        async def buried() -> bool:
+            return int((await api.get("/v1/dead-letters")).json()["total"]) == 1
+
+        await until(buried)
+        (letter,) = (await api.get("/v1/dead-letters")).json()["dead_letters"]
+        assert (letter["id"], letter["replayable"]) == (name, True)
+        shown = (await api.get("/v1/dead-letter", params={"id": name})).json()
+        assert shown["value"] == "nonsense"
+        missing = await api.get("/v1/dead-letter", params={"id": "a/1/2"})
+        assert missing.status_code == 404
+        done = await api.post("/v1/dead-letters/replay", json={"ids": [name, "a/1/2"]})
+        assert {each["id"]: each["answer"] for each in done.json()["answers"]} == {
+            name: "replayed",
+            "a/1/2": "there is no such dead letter",
+        }
+
+
+@pytest.mark.usefixtures("settings")
+async def test_who_may_not_is_told_so(environment: dict[str, str]) -> None:
+    async with served(environment, POD_AUTOMATION_API_REQUESTS_PER_MINUTE="5") as address:
+        for token in (None, "x", VIEWER[:-1]):
+            async with asked(address, token) as api:
+                answer = await api.get("/v1/controls")
+                assert answer.status_code == 401
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.headers["www-authenticate"] == "Bearer"
+        async with asked(address, VIEWER) as api:
+            assert (await api.get("/v1/controls")).status_code == 200
+            answer = await api.post("/v1/pause", json={"everybody": True})
+            assert (answer.status_code, answer.json()["type"]) == (
+                403,
+                "urn:pod-automation:problem:forbidden",
+            )
+            answers = [await api.get("/v1/controls") for _ in range(5)]
+            assert answers[-1].status_code == 429
+            assert 0 < int(answers[-1].headers["retry-after"]) <= 60
+        async with asked(address, None) as api:
+            assert (await api.get("/healthz")).json() == {"ok": True}
+            assert (await api.get("/readyz")).json()["ready"] is True
+            assert "pod_automation_api_refused_total" in (await api.get("/metrics")).text
+            page = await api.get("/")
+            assert "default-src 'none'" in page.headers["content-security-policy"]
+            again = await api.get("/", headers={"If-None-Match": page.headers["etag"]})
+            assert again.status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/cancel", {}, 422),
+        ("POST", "/v1/cancel", {"pod_id": "p", "member_id": "m"}, 422),
+        ("POST", "/v1/cancel", {"activity_ids": ["nonsense"]}, 422),
+        ("POST", "/v1/cancel", {"activity_ids": [str(uuid4())]}, 404),
+        ("POST", "/v1/cancel", {"post_id": "nobody's"}, 404),
+        ("POST", "/v1/pause", {"pod_id": "p", "unknown": 1}, 422),
+        ("POST", "/v1/pause", {"pod_id": "p\n"}, 422),
+        ("POST", "/v1/reschedule", {"post_id": "x"}, 422),
+        ("POST", "/v1/posts", {"event_id": "e"}, 422),
+        ("GET", f"/v1/activities/{uuid4()}", None, 404),
+        ("GET", "/v1/activities?pod_id=p&after=nonsense", None, 422),
+        ("GET", "/v1/activities", None, 422),
+        ("GET", "/nowhere", None, 404),
+        ("DELETE", "/v1/controls", None, 405),
+    ],
+)
+async def test_nonsense_is_a_problem(
+    api_address: str, method: str, path: str, body: Any, status: int
+) -> None:
+    async with asked(api_address) as api:
+        answer = await api.request(method, path, json=body)
+        assert answer.status_code == status
+        problem = answer.json()
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert problem["status"] == status
+        assert problem["detail"]
+
+
+@pytest.fixture
+async def api_address(environment: dict[str, str]) -> AsyncIterator[str]:
+    async with served(environment) as address:
+        yield address
+
+
+async def test_a_body_that_is_too_large_is_not_read(api_address: str) -> None:
+    async with asked(api_address) as api:
+        answer = await api.post("/v1/posts", content=b"x" * (3 << 20))
+        assert answer.status_code == 413
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"{}"
+
+        answer = await api.post("/v1/posts", content=chunks())
+        assert answer.status_code == 411
+
+
+@pytest.mark.usefixtures("settings")
+async def test_a_store_that_is_away_is_told(environment: dict[str, str]) -> None:
+    away = {"POD_AUTOMATION_REDIS_URL": "redis://127.0.0.1:1/0"}
+    async with served({**environment, **away}) as address, asked(address) as api:
+        ready = await api.get("/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["stores"] == {"Kafka": True, "Redis": False, "PostgreSQL": True}
+        seen = (await api.get("/v1/overview")).json()
+        assert seen["stores"]["Redis"]["ok"] is False
+        assert seen["due_soon"] is None
+        late = await api.post("/v1/pause", json={"pod_id": "p", "wait_s": 0})
+        assert late.status_code == 504
+        assert late.json()["type"].endswith("not-applied")
+    nobody = {"POD_AUTOMATION_POSTGRES_DSN": "postgresql://u@127.0.0.1:1/d"}
+    async with served({**environment, **nobody}) as address, asked(address) as api:
+        answer = await api.get("/v1/controls")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+
+
+async def test_it_does_not_start_without_anybody_to_serve(environment: dict[str, str]) -> None:
+    outcome = await pod_automation(environment, "api")
+    assert outcome.code == ExitCode.USAGE
+    assert "API_TOKENS" in outcome.err
+    bad = {**environment, "POD_AUTOMATION_API_TOKENS": "root:x:" + "t" * 20}
+    outcome = await pod_automation(bad, "api")
+    assert outcome.code == ExitCode.USAGE
+    assert "t" * 20 not in outcome.err
