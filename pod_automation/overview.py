@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from pod_automation.cli.loop import answer
@@ -35,11 +36,14 @@ class Answer(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class KafkaView:
-    """End offsets of each input topic by partition, and members of the two groups."""
+    """End offsets of each input topic by partition, and members of the two groups: how many there
+    are, and who has which shard."""
 
     ends: Mapping[str, Sequence[int]]
     workers: int
     dispatchers: int
+    worker_of: Mapping[int, str]
+    dispatcher_of: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +103,39 @@ async def _kafka(settings: Settings) -> KafkaView:
         try:
             await admin.start()
             # One at a time: aiokafka 0.14 misreads an answer about two groups.
-            workers = await _members(admin, settings.worker_group)
-            dispatchers = await _members(admin, settings.dispatcher_group)
+            topics = settings.topics
+            workers, worker_of = await _members(admin, settings.worker_group, topics.post_detected)
+            dispatchers, dispatcher_of = await _members(
+                admin, settings.dispatcher_group, topics.wheel_cursor
+            )
         finally:
             await admin.close()
     ends = {
         topic: [found[TopicPartition(topic, shard)] for shard in shards]
         for topic in inputs(settings)
     }
-    return KafkaView(ends, workers, dispatchers)
+    return KafkaView(ends, workers, dispatchers, worker_of, dispatcher_of)
 
 
-async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
-    """How many have joined `group`."""
+async def _members(
+    admin: AIOKafkaAdminClient, group: str, topic: str
+) -> tuple[int, Mapping[int, str]]:
+    """How many have joined `group`, and who of them has which partition of `topic`: the host and
+    the end of the name that Kafka has given it."""
     try:
         (response,) = await admin.describe_consumer_groups([group])
     except GroupCoordinatorNotAvailableError:
         # A new cluster, in which no group has ever been.
-        return 0
-    return sum(len(members) for _, _, _, _, _, members, *_ in response.groups)
+        return 0, {}
+    members = [member for _, _, _, _, _, found, *_ in response.groups for member in found]
+    owners: dict[int, str] = {}
+    for name, _, host, _, assignment in members:
+        if not assignment:
+            continue  # it takes part in a rebalance
+        given = ConsumerProtocolMemberAssignment.decode(assignment).assignment
+        who = f"{host.lstrip('/')} {name[-6:]}"
+        owners |= {shard: who for of, shards in given if of == topic for shard in shards}
+    return len(members), owners
 
 
 async def _redis(settings: Settings) -> Sequence[WheelSize]:
@@ -154,6 +172,8 @@ def shards(settings: Settings, seen: Overview) -> list[dict[str, Any]]:
         rows.append(
             {
                 "shard": shard,
+                "dispatcher": kafka.dispatcher_of.get(shard) if kafka else None,
+                "worker": kafka.worker_of.get(shard) if kafka else None,
                 "generation": wheel.gen if wheel else None,
                 "pending": wheel.pending if wheel else None,
                 "due": wheel.due if wheel else None,

@@ -4,15 +4,19 @@ import os
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Protocol, TypeVar
 
 import typer
 
 from pod_automation.cli.options import AsJson
 
-if TYPE_CHECKING:
-    from pod_automation.demo.play import Demo
-    from pod_automation.demo.report import Report
+_T = TypeVar("_T")
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+class _Played(Protocol[_T_co]):
+    async def run(self) -> _T_co:
+        """From its beginning to its end."""
 
 
 def demo(
@@ -23,6 +27,13 @@ def demo(
     posts: Annotated[int, typer.Option(min=1, max=100_000, help="Posts, of all pods.")] = 100,
     chaos: Annotated[
         bool, typer.Option("--chaos", help="Kill all processes (kill -9) in mid-run.")
+    ] = False,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard",
+            help="Go on until Ctrl-C, with a dashboard to look at; nothing is counted.",
+        ),
     ] = False,
     directory: Annotated[
         Path | None,
@@ -43,10 +54,14 @@ def demo(
     more for a download of Kafka. Settings in the environment are ignored: your servers are not
     touched.
 
+    With --dashboard posts keep coming, ten times as slowly, until Ctrl-C, and an address is printed
+    at which a browser shows it all. One pod is paused, and one record is broken: find them.
+
     \b
     Examples:
       pod-automation demo
       pod-automation demo --chaos
+      pod-automation demo --dashboard
       pod-automation demo --speed 3600 --pods 2 --posts 10 --json
     """
     from pod_automation.cli.exit_codes import ExitCode
@@ -68,6 +83,11 @@ def demo(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise typer.BadParameter(f"--dir: the folder cannot be made: {error.strerror}") from None
+    if dashboard:
+        if chaos or json_output:
+            raise typer.BadParameter("--dashboard goes with neither --chaos nor --json")
+        _show_around(folder, keep=directory is not None)
+        return
     # The result stands alone on standard output.
     view = View(console(stderr=json_output))
     playing = Demo(Options(speed, pods, posts, chaos), folder, view)
@@ -90,7 +110,32 @@ def demo(
         raise typer.Exit(ExitCode.NO)
 
 
-async def _until_terminated(playing: "Demo") -> "Report":
+def _show_around(folder: Path, *, keep: bool) -> None:
+    from importlib.util import find_spec
+
+    from pod_automation.cli.loop import run
+    from pod_automation.cli.terminal import note, result
+    from pod_automation.demo.tour import Tour
+
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise typer.BadParameter(
+            "the dashboard needs more: pip install 'pod-automation-engine[api]'"
+        )
+    try:
+        run(_until_terminated(Tour(folder, result)))
+    except KeyboardInterrupt:
+        note("stopped in order")
+    except Exception:
+        keep = True
+        raise
+    finally:
+        if keep:
+            note(f"logs and data are in {folder}")
+        else:
+            rmtree(folder, ignore_errors=True)
+
+
+async def _until_terminated(playing: "_Played[_T]") -> _T:
     """Play; SIGTERM stops everything in the same order as Ctrl-C."""
     import asyncio
     import signal

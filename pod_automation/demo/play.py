@@ -94,7 +94,7 @@ class Demo:
                 **self._pacing.environment,
                 f"{ENV_PREFIX}QUEUE_CONCURRENCY": str(self._scenario.handlers),
             }
-            settings = _settings(environment)
+            settings = settings_in(environment)
             await initialise(settings, SERVERS_S)
             self._view.say(
                 "Topics and tables are made; starting a worker, a dispatcher and an executor"
@@ -139,11 +139,11 @@ class Demo:
         try:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(child.watch()) for child in children]
-                background.append(group.create_task(_raise_death(servers)))
+                background.append(group.create_task(raise_death(servers)))
                 watching = watch_dispatched(settings, self._tally, reading.set)
                 background.append(group.create_task(watching))
                 await reading.wait()
-                await self._until_ready(settings)
+                await until_ready(settings, self._directory)
                 self._announce()
                 background.append(group.create_task(self._follow(settings)))
                 if self._options.chaos:
@@ -157,26 +157,6 @@ class Demo:
         finally:
             self._view.turn(self._state, last=True)
             self._view.end()
-
-    async def _until_ready(self, settings: Settings) -> None:
-        """Until all processes have their partitions, and every wheel has been opened."""
-        try:
-            async with asyncio.timeout(READY_S):
-                while True:
-                    end_if_cancelled()
-                    seen = await look(settings)
-                    kafka, wheels = seen.kafka.value, seen.redis.value
-                    joined = kafka and kafka.workers and kafka.dispatchers
-                    opened = wheels and all(wheel.gen for wheel in wheels)
-                    group = settings.executor_group
-                    if joined and opened and await at_work(settings.kafka, group):
-                        return
-                    await asyncio.sleep(LOOK_S)
-        except TimeoutError as error:
-            raise NotReadyError(
-                f"worker, dispatcher and executor are not ready after {READY_S:.0f} s; their logs"
-                f" are in {self._directory}"
-            ) from error
 
     def _announce(self) -> None:
         speed, pacing = self._options.speed, self._pacing
@@ -274,7 +254,30 @@ class Demo:
         self._view.say(self._state.note)
 
 
-async def _raise_death(servers: "EmbeddedStack") -> None:
+async def until_ready(settings: Settings, directory: Path) -> None:
+    """Until all processes have their partitions, and every wheel has been opened. Raises
+    `NotReadyError`; `directory` is where their logs are."""
+    try:
+        async with asyncio.timeout(READY_S):
+            while True:
+                end_if_cancelled()
+                seen = await look(settings)
+                kafka, wheels = seen.kafka.value, seen.redis.value
+                joined = kafka and kafka.workers and kafka.dispatchers
+                opened = wheels and all(wheel.gen for wheel in wheels)
+                group = settings.executor_group
+                if joined and opened and await at_work(settings.kafka, group):
+                    return
+                await asyncio.sleep(LOOK_S)
+    except TimeoutError as error:
+        raise NotReadyError(
+            f"worker, dispatcher and executor are not ready after {READY_S:.0f} s; their logs"
+            f" are in {directory}"
+        ) from error
+
+
+async def raise_death(servers: "EmbeddedStack") -> None:
+    """Raises what tells of a server that has ended."""
     raise await servers.wait_for_death()
 
 
@@ -287,7 +290,7 @@ async def _cause(error: BaseException, servers: "EmbeddedStack") -> BaseExceptio
     return error
 
 
-def _settings(environment: Mapping[str, str]) -> Settings:
+def settings_in(environment: Mapping[str, str]) -> Settings:
     """The settings that a process with this environment has."""
     return load_settings(
         **{
