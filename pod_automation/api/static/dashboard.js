@@ -168,7 +168,7 @@ function timeline(activities) {
     made.append(h("svg:line", { class: "axis", x1: x(ms), x2: x(ms), y1: top - 4, y2: height }));
     made.append(h("svg:text", { x: x(ms), y: 12, "text-anchor": tick === 0 ? "start" : tick === 4 ? "end" : "middle" }, text));
   }
-  members.forEach((member, place) => made.append(h("svg:text", { x: 0, y: top + place * row + 12 }, member.slice(0, 22))));
+  members.forEach((member, place) => made.append(h("svg:text", { x: 0, y: top + place * row + 12 }, member.length > 22 ? `…${member.slice(-21)}` : member)));
   made.append(h("svg:line", { class: "now", x1: x(Date.now()), x2: x(Date.now()), y1: top - 4, y2: height }));
   for (const each of timed) {
     const place = members.indexOf(each.member_id);
@@ -202,8 +202,7 @@ async function overview() {
       h("p", { class: "quiet" }, `${number(live.fired)} in the last ${live.window_s} s`)),
     card("Lateness", h("p", { class: "big" }, ms(late.p50)), facts([["p50", ms(late.p50)], ["p99", ms(late.p99)], ["p99.9", ms(late.p999)]]),
       h("p", { class: "quiet" }, "from due to sent, in the last minute")),
-    card("Stores", facts(stores)),
-    card("Processes", facts([
+    card("Stores and processes", facts([...stores,
       ["workers", h("span", { class: seen.workers ? "" : "bad" }, number(seen.workers))],
       ["dispatchers", h("span", { class: seen.dispatchers ? "" : "bad" }, number(seen.dispatchers))]])),
     card("Queue", seen.queue ? facts(Object.entries(seen.queue).map(([name, value]) => [name, number(value)])) : h("p", { class: "warn" }, "not known: wheels are being rebuilt, or a store is away")),
@@ -226,7 +225,7 @@ async function overview() {
       ? table(soon.complete ? "by pod" : "by pod, of the first that are due", [["pod", "id"], ["timers", ""]], soon.pods.map((each) => [link("pod", each.pod_id), bar(each.timers)]), "Nothing is due that soon.")
       : h("p", { class: "warn" }, "Redis is away.")),
     section("Shards", table("lag: records not applied yet of post-detected / engagement-executed / pod-commands",
-      [["shard", "number"], ["dispatcher", "id"], ["worker", "id"], ["pending", "number"], ["due", "number"], ["parked", "number"], ["held", "number"], ["awaited", "number"], ["lag", "number"], ["next due", "time"], ["wheel", ""]],
+      [["shard", "number"], ["dispatcher", "who"], ["worker", "who"], ["pending", "number"], ["due", "number"], ["parked", "number"], ["held", "number"], ["awaited", "number"], ["lag", "number"], ["next due", "time"], ["wheel", ""]],
       seen.shards.map((each) => [each.shard, each.dispatcher ?? h("span", { class: "bad" }, "nobody"), each.worker ?? h("span", { class: "bad" }, "nobody"),
         number(each.pending), number(each.due), number(each.parked), number(each.held), number(each.awaited), behind(each.lags),
         each.next_due ? time(each.next_due) : "–", each.generation ? h("span", { class: "good" }, "whole") : h("span", { class: "warn" }, "is to be rebuilt")]), "")),
