@@ -6,7 +6,7 @@ its watermark that it has been done, or may be done again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -151,7 +151,7 @@ class PostDetectedApplier:
             orders = await self._orders(new)
             if (at, orders.version) == lost_at:
                 raise StoreUnavailableError("PostgreSQL", f"its watermark {at} is stale")
-            rows = await self._planned(new, orders.opted_out)
+            rows = await self._planned(new, orders)
             upto = new[-1].offset
             # In doubt until the answer is here.
             self._record_at = self._orders_version = None
@@ -169,11 +169,13 @@ class PostDetectedApplier:
         """What is to be known of the members in `items`; asked for where anything ever was."""
         if self._orders_version == -1:
             return Orders()
-        members = {name for item in items if item.event for name in item.event.member_ids}
-        return await self._record.orders(self._topic, self._shard, members)
+        events = [item.event for item in items if item.event is not None]
+        members = {name for event in events for name in event.member_ids}
+        pods = {event.pod_id for event in events}
+        return await self._record.orders(self._topic, self._shard, members, pods)
 
     async def _planned(
-        self, items: Sequence[Item[PostDetected]], opted_out: Collection[str]
+        self, items: Sequence[Item[PostDetected]], orders: Orders
     ) -> list[PlannedActivity]:
         """The plan for `items` in order, each seeing what those before it have planned."""
         posts = {item.event.post_id for item in items if item.event is not None}
@@ -187,7 +189,7 @@ class PostDetectedApplier:
                 continue
             existing = plans.get(event.post_id, _NOTHING_PLANNED)
             try:
-                planned = plan(event, self._policy, existing, item.offset, opted_out)
+                planned = plan(event, self._policy, existing, item.offset, orders)
             except Exception as error:
                 # A bug in the planner; but one event must not hold up its neighbours for ever.
                 log.exception("an event cannot be planned", shard=self._shard, offset=item.offset)

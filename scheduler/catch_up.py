@@ -11,8 +11,9 @@ from msgspec.structs import replace
 
 from scheduler.activity import UNFIRED, ActivityRow, Announcement, PostPlan, Status
 from scheduler.change import Redo
+from scheduler.controls import Orders
 from scheduler.ledger import Ledger, timer_of, told
-from scheduler.planner import postponed_times, replanned
+from scheduler.planner import NO_ORDERS, postponed_times, replanned
 from scheduler.policy import PacingPolicy
 from schemas.events import PodCommand
 from schemas.times import millis
@@ -31,12 +32,13 @@ def postpone(
     policy: PacingPolicy,
     plans: MutableMapping[str, PostPlan],
     now_ms: int,
+    orders: Orders = NO_ORDERS,
 ) -> None:
     """Lay the reported timers out anew, beside what else is planned for their posts (`plans`, which
     is kept up to date)."""
     rows = _still_overdue(shard, command, ledger)
     likes: dict[str, list[tuple[int, int]]] = {}
-    for row, due_ms in postponed_times(rows, command.shift_ms or 0, policy, plans, now_ms):
+    for row, due_ms in postponed_times(rows, command.shift_ms or 0, policy, plans, now_ms, orders):
         was_ms = row.scheduled_for_ms or 0
         after = replace(row, scheduled_for_ms=due_ms)
         reason = _postponed(command, was_ms, due_ms)

@@ -1,16 +1,19 @@
 """What a command is about, and why one can never be applied."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
+from scheduler import quiet_hours
 from scheduler.controls import (
     EVERYBODY,
     AppliedCommand,
     Control,
+    Kind,
     Selection,
     SelectionScope,
     Subject,
 )
+from scheduler.policy import POLICY_FIELDS, PacingPolicy, with_fields
 from schemas.events import PodCommand
 from schemas.times import millis
 
@@ -20,7 +23,10 @@ MAX_ACTOR_CHARS = 200
 def is_sweep(command: PodCommand) -> bool:
     """Whether `command` goes through timers that wait (`scheduler.sweep`), by itself; one that is
     at fault does not."""
-    return command.command in ("cancel", "reschedule", "opt_out") and fault(command) is None
+    sweeps = command.command in ("cancel", "reschedule", "opt_out") or (
+        command.command == "quiet_hours" and command.quiet_from is not None
+    )
+    return sweeps and fault(command) is None
 
 
 def fault(command: PodCommand) -> str | None:
@@ -51,7 +57,43 @@ def fault(command: PodCommand) -> str | None:
         case "opt_out" | "opt_in":
             if named != ["member_id"]:
                 return "member_id is needed, and nothing else allowed"
+        case "quiet_hours":
+            return _quiet_fault(command, named)
+        case "policy":
+            return _policy_fault(command, named)
     return None
+
+
+def _quiet_fault(command: PodCommand, named: Sequence[str]) -> str | None:
+    if named not in (["pod_id"], ["member_id"]):
+        return "pod_id, or member_id, is needed, and nothing else allowed"
+    given = (command.quiet_from, command.quiet_until, command.time_zone)
+    if all(each is None for each in given):
+        return None
+    start, end, zone = given
+    if start is None or end is None or zone is None:
+        return "quiet_from, quiet_until and time_zone are needed, or none of them"
+    return quiet_hours.fault(start, end, zone)
+
+
+def _policy_fault(command: PodCommand, named: Sequence[str]) -> str | None:
+    if named != ["pod_id"]:
+        return "pod_id is needed, and nothing else allowed"
+    fields = _policy_of(command)
+    for kind in ("like", "comment"):
+        # Whole windows, so that no setting can turn one around.
+        if (f"{kind}_min_delay_ms" in fields) != (f"{kind}_max_delay_ms" in fields):
+            return f"{kind}_min_delay_ms and {kind}_max_delay_ms are needed, or neither"
+    try:
+        with_fields(PacingPolicy(), fields)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _policy_of(command: PodCommand) -> dict[str, float]:
+    found = ((name, getattr(command, name)) for name in POLICY_FIELDS)
+    return {name: value for name, value in found if value is not None}
 
 
 def about(command: PodCommand) -> tuple[str, str]:
@@ -82,10 +124,27 @@ def subject(command: PodCommand) -> Subject:
 
 def control(command: PodCommand, offset: int) -> Control:
     """What lasts of `command`, which stands at `offset`."""
+    kind: Kind = "opted_out"
+    active = command.command in ("pause", "opt_out")
+    value: Mapping[str, str | float] | None = None
+    if command.command in ("pause", "resume"):
+        kind = "paused"
+    elif command.command == "quiet_hours":
+        kind, active = "quiet_hours", command.quiet_from is not None
+        if active:
+            value = {
+                "from": command.quiet_from or "",
+                "until": command.quiet_until or "",
+                "zone": command.time_zone or "",
+            }
+    elif command.command == "policy":
+        kind, value = "policy", _policy_of(command) or None
+        active = value is not None
     return Control(
-        kind="paused" if command.command in ("pause", "resume") else "opted_out",
+        kind=kind,
         subject=subject(command),
-        active=command.command in ("pause", "opt_out"),
+        active=active,
+        value=value,
         command_offset=offset,
         issued_at_ms=millis(command.issued_at),
         actor=_plain(command.actor),

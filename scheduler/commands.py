@@ -19,13 +19,14 @@ from scheduler.command import (
     selection,
     subject,
 )
-from scheduler.controls import OPTED_OUT, Subject, Verdict
+from scheduler.controls import OPTED_OUT, Orders, Subject, Verdict
 from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import plain
 from scheduler.patience import Patience
-from scheduler.planner import postponed_times, rescheduled_times, scheduled_times
+from scheduler.planner import NO_ORDERS, postponed_times, rescheduled_times, scheduled_times
 from scheduler.policy import OverduePolicy, PacingPolicy
 from scheduler.ports import Outbox, Record, Wheel
+from scheduler.quiet_hours import after
 from scheduler.sweep import ALREADY_FINAL, OvertakenError, Sweep
 from schemas.events import PodCommand, is_id
 from schemas.times import millis
@@ -112,8 +113,8 @@ class CommandApplier(RowApplier[PodCommand]):
         if command.activity_ids and await self._belongs_elsewhere(item, command):
             self._tally = {}
             return
-        if command.command == "opt_out":
-            # First: from here on nobody plans for the member who does not know of it.
+        if command.command in ("opt_out", "quiet_hours"):
+            # First: from here on nobody plans who does not know of it.
             verdict = Verdict(
                 controls=(control(command, item.offset),), binding=tuple(sorted(self._others))
             )
@@ -133,6 +134,8 @@ class CommandApplier(RowApplier[PodCommand]):
         )
         if command.command == "reschedule":
             await self._reschedule(command, sweep)
+        elif command.command == "quiet_hours":
+            await self._quieten(command, sweep)
         else:
             await self._cancel(command, sweep)
         self._tally = dict(sweep.tally)
@@ -172,17 +175,62 @@ class CommandApplier(RowApplier[PodCommand]):
 
         async def moved(rows: Sequence[ActivityRow]) -> Sequence[ActivityRow]:
             plans = await self._record.plans(sorted({row.post_id for row in rows}))
+            members, pods = {row.member_id for row in rows}, {row.pod_id for row in rows}
+            orders = await self._record.orders(self._topic, self._shard, members, pods)
             if times:
+                # Whoever names a time means it, also where it is quiet then.
                 wanted = [(row, max(now_ms, times[row.activity_id])) for row in rows]
-                pairs = rescheduled_times(wanted, self._policy, plans)
+                named = Orders(policies=orders.policies)
+                pairs = rescheduled_times(wanted, self._policy, plans, named)
             else:
                 shift_ms = command.shift_ms or 0
-                pairs = postponed_times(rows, shift_ms, self._policy, plans, now_ms)
+                pairs = postponed_times(rows, shift_ms, self._policy, plans, now_ms, orders)
             return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
 
         # All at once: what has been moved must not stand in the way of what is still to be.
         ids = list(times) or [each async for some in self._matching(command) for each in some]
         await sweep.run(ids, "rescheduled", moved)
+
+    async def _quieten(self, command: PodCommand, sweep: Sweep) -> None:
+        """What waits comes later by the quiet hours on its way, as if they had been known."""
+        now_ms = await self._wheel.now_ms()
+
+        async def wanted(rows: Collection[ActivityRow]) -> Mapping[str, tuple[int, Orders]]:
+            orders = await self._record.orders(
+                self._topic,
+                self._shard,
+                {row.member_id for row in rows},
+                {row.pod_id for row in rows},
+            )
+            times = {}
+            for row in rows:
+                hours = orders.quiet_for(row.pod_id, row.member_id)
+                if hours and row.status in UNFIRED and row.scheduled_for_ms is not None:
+                    delay_ms = max(0, row.scheduled_for_ms - now_ms)
+                    times[row.activity_id] = (after(hours, now_ms, delay_ms), orders)
+            return times
+
+        async def moved(rows: Sequence[ActivityRow]) -> Sequence[ActivityRow]:
+            times = await wanted(rows)
+            plans = await self._record.plans(sorted({row.post_id for row in rows}))
+            pairs = rescheduled_times(
+                [(row, times[row.activity_id][0]) for row in rows if row.activity_id in times],
+                self._policy,
+                plans,
+                next(iter(times.values()))[1] if times else NO_ORDERS,
+            )
+            return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
+
+        async for ids in self._matching(command):
+            rows = await self._record.rows(ids)
+            times = await wanted(rows.values())
+            late = [
+                name
+                for name, (due_ms, _) in times.items()
+                if due_ms > (rows[name].scheduled_for_ms or 0)
+            ]
+            if late:
+                await sweep.run(late, "rescheduled", moved)
 
     async def _matching(self, command: PodCommand) -> AsyncIterator[Sequence[str]]:
         statuses = (*UNFIRED, Status.DISPATCHED)
@@ -204,7 +252,7 @@ class CommandApplier(RowApplier[PodCommand]):
             return await super()._tell(piece, done)
         # The watermark has moved, so by now nobody changes anything more for this command: who else
         # may have done part of it is told of here as well.
-        moved = command.command == "reschedule"
+        moved = command.command in ("reschedule", "quiet_hours")
         async with self._record.snapshot(self._shard) as snapshot:
             async for rows in snapshot.commanded(piece[0].offset, SWEPT_AT_ONCE):
                 statuses = [told(row, _reason(command), postponed=moved) for row in rows]
@@ -221,13 +269,14 @@ class CommandApplier(RowApplier[PodCommand]):
             if (row := ledger.row(name))
         }
         plans: dict[str, PostPlan] = {}
-        opted_out: Collection[str] = ()
+        orders = NO_ORDERS
         now_ms = 0
         if rows:
             posts = {row.post_id for row in rows.values()}
             members = {row.member_id for row in rows.values()}
             plans = dict(await self._record.plans(sorted(posts)))
-            opted_out = (await self._record.orders(self._topic, self._shard, members)).opted_out
+            pods = {row.pod_id for row in rows.values()}
+            orders = await self._record.orders(self._topic, self._shard, members, pods)
             # By the clock that will say when they are due.
             now_ms = await self._wheel.now_ms()
         controls = {}
@@ -247,16 +296,28 @@ class CommandApplier(RowApplier[PodCommand]):
                 continue
             match command.command:
                 case "schedule":
-                    self._schedule(command, item.offset, ledger, plans, opted_out, now_ms)
+                    self._schedule(command, item.offset, ledger, plans, orders, now_ms)
                 case "dispatch":
-                    await self._dispatch(item, command, ledger, opted_out, now_ms)
+                    await self._dispatch(item, command, ledger, orders.opted_out, now_ms)
                 case "postpone":
-                    postpone(self._shard, command, item.offset, ledger, self._policy, plans, now_ms)
+                    postpone(
+                        self._shard,
+                        command,
+                        item.offset,
+                        ledger,
+                        self._policy,
+                        plans,
+                        now_ms,
+                        orders,
+                    )
                 case "expire":
                     expire(self._shard, command, item.offset, ledger)
                 case "pause" | "resume":
                     ledger.pauses[subject(command)] = command.command == "pause"
                     controls["paused", subject(command)] = control(command, item.offset)
+                case "policy" | "quiet_hours":
+                    controls[command.command, subject(command)] = control(command, item.offset)
+                    binding = self._others
                 case "opt_in":
                     controls["opted_out", subject(command)] = control(command, item.offset)
                     ledger.pauses[Subject("opted_out", subject(command).name)] = False
@@ -272,7 +333,7 @@ class CommandApplier(RowApplier[PodCommand]):
         offset: int,
         ledger: Ledger,
         plans: dict[str, PostPlan],
-        opted_out: Collection[str],
+        orders: Orders,
         now_ms: int,
     ) -> None:
         rows: dict[str, list[ActivityRow]] = {}
@@ -284,17 +345,17 @@ class CommandApplier(RowApplier[PodCommand]):
                 ledger.ignored["activity that is not pending"] += 1
             elif not _can_be_sent(row):
                 ledger.ignored["activity with an id that no event may carry"] += 1
-            elif row.member_id in opted_out:
+            elif row.member_id in orders.opted_out:
                 self._skip(row, offset, ledger)
             else:
                 rows.setdefault(row.post_id, []).append(row)
-        policy = self._policy
-        if command.like_cap is not None:
-            policy = replace(policy, like_cap=command.like_cap)
         for post_id, pending in rows.items():
+            policy = orders.policy(pending[0].pod_id, self._policy)
+            if command.like_cap is not None:
+                policy = replace(policy, like_cap=command.like_cap)
             plan = plans.get(post_id, _NOTHING_PLANNED)
             likes: list[int] = []
-            for row, due_ms in scheduled_times(pending, policy, plan, now_ms):
+            for row, due_ms in scheduled_times(pending, policy, plan, now_ms, orders):
                 self._plan(row, due_ms, offset, ledger)
                 if row.engagement_type == "like":
                     likes.append(due_ms)
@@ -415,4 +476,6 @@ def _is_sweep(item: Item[PodCommand]) -> bool:
 def _reason(command: PodCommand) -> str | None:
     if command.command == "opt_out":
         return OPTED_OUT
+    if command.command == "quiet_hours":
+        return plain(command.reason, _MAX_REASON_CHARS) or "quiet hours"
     return plain(command.reason, _MAX_REASON_CHARS) or None

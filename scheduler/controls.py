@@ -1,14 +1,18 @@
-"""What operators and members ask for, and that lasts: who is paused, and who has opted out."""
+"""What operators and members ask for, and that lasts: who is paused, who has opted out, when it is
+quiet, and by what policy a pod is planned."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
+from scheduler.policy import PacingPolicy, with_fields
+from scheduler.quiet_hours import QuietHours, minute_of
+
 Scope = Literal["all", "pod", "member", "opted_out"]
 SelectionScope = Literal["all", "post", "pod", "member"]
-Kind = Literal["paused", "opted_out"]
+Kind = Literal["paused", "opted_out", "quiet_hours", "policy"]
 
 OPTED_OUT = "the member has opted out"
 """The reason of what is cancelled for it."""
@@ -43,10 +47,12 @@ class Control(Struct, frozen=True, kw_only=True):
     issued_at_ms: int
     actor: str | None = None
     reason: str | None = None
+    value: Mapping[str, str | int | float] | None = None
+    """Of quiet hours: `from`, `until`, `zone`; of a policy the fields that differ."""
 
 
 class Orders(Struct, frozen=True):
-    """What a decision about some members must know.
+    """What a decision about some members of some pods must know.
 
     `version` is the offset of the last command that such decisions depend on, -1 without any: a
     decision that was made by an older one is refused (`Record.apply_plan`, `Record.change`).
@@ -54,6 +60,38 @@ class Orders(Struct, frozen=True):
 
     version: int = -1
     opted_out: frozenset[str] = frozenset()
+    quiet: Mapping[Subject, QuietHours] = MappingProxyType({})
+    policies: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    """By pod, the fields of its policy that differ from the settings."""
+
+    def quiet_for(self, pod_id: str, member_id: str) -> tuple[QuietHours, ...]:
+        """When nothing of theirs is to fall due."""
+        if not self.quiet:
+            return ()
+        found = (Subject("pod", pod_id), Subject("member", member_id))
+        return tuple(hours for each in found if (hours := self.quiet.get(each)))
+
+    def policy(self, pod_id: str, settings: PacingPolicy) -> PacingPolicy:
+        """By what the posts of a pod are planned."""
+        own = self.policies.get(pod_id)
+        return settings if own is None else with_fields(settings, own)
+
+    @classmethod
+    def of(cls, version: int, found: Iterable[tuple[str, Subject, Any]]) -> "Orders":
+        """From controls that hold: kind, whom they are about, and value."""
+        opted_out: set[str] = set()
+        quiet: dict[Subject, QuietHours] = {}
+        policies: dict[str, Mapping[str, float]] = {}
+        for kind, subject, value in found:
+            if kind == "opted_out":
+                opted_out.add(subject.name)
+            elif kind == "quiet_hours":
+                quiet[subject] = QuietHours(
+                    minute_of(value["from"]), minute_of(value["until"]), value["zone"]
+                )
+            elif kind == "policy":
+                policies[subject.name] = value
+        return cls(version, frozenset(opted_out), quiet, policies)
 
 
 class Selection(Struct, frozen=True):

@@ -3,6 +3,7 @@
 docs/state-machine.md has them as a table.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -14,6 +15,7 @@ from scheduler.controls import OPTED_OUT
 from scheduler.ledger import told
 from scheduler.policy import RetryPolicy
 from scheduler.progress import MAX_ATTEMPT
+from scheduler.quiet_hours import QuietHours, free_from
 from scheduler.stagger import moved_by_jitter, seed_of
 from schemas.events import EngagementExecuted
 from schemas.times import LATEST_MS, millis, rfc3339
@@ -63,18 +65,20 @@ def judge(
     *,
     replayed: bool = False,
     opted_out: bool = False,
+    quiet: Sequence[QuietHours] = (),
 ) -> Step | Ignored:
     """What `result` makes of `row`, an activity that it is really about.
 
     A result counts for the attempt that the row is at, whatever PostgreSQL knows of its dispatch by
     now. An `executed` of an earlier attempt counts as long as the retry has not been dispatched.
     `now_ms` is the wheel's clock, where a retry begins to wait. `replayed`: a dead letter that was
-    sent again; it gives an activity that has failed at this very attempt one more. A member who
-    has `opted_out` gets no further attempt: the activity is cancelled instead.
+    sent again; it gives an activity that has failed at this very attempt one more. A member who has
+    `opted_out` gets no further attempt: the activity is cancelled instead. A retry does not fall
+    due in `quiet` hours, but as they end.
     """
     if row.status is Status.FAILED and replayed and result.attempt == row.attempt:
         if result.outcome == "failed" and row.attempt < MAX_ATTEMPT and not opted_out:
-            return _retried(row, result, now_ms, _history(row))
+            return _retried(row, result, free_from(quiet, now_ms), _history(row))
         return Ignored.FINISHED
     if row.status in FINAL:
         gone = row.status in (Status.CANCELLED, Status.EXPIRED)
@@ -96,7 +100,8 @@ def judge(
             if result.retry_after_ms is None
             else result.retry_after_ms
         )
-        return _retried(row, result, min(now_ms + wait_ms, LATEST_MS), history)
+        due_ms = free_from(quiet, min(now_ms + wait_ms, LATEST_MS))
+        return _retried(row, result, due_ms, history)
     return _failed(row, result, history)
 
 

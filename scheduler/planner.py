@@ -1,15 +1,18 @@
 """The planner: who engages with a new post, and when. A pure function, so a replay plans alike."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from scheduler.activity import ActivityRow, PlannedActivity, PostPlan
-from scheduler.controls import OPTED_OUT
+from scheduler.controls import OPTED_OUT, Orders
 from scheduler.policy import DelayWindow, PacingPolicy
+from scheduler.quiet_hours import QuietHours, after, free_from
 from scheduler.stagger import CappedTimes, delay_ms, seed_of
 from schemas.events import EngagementType, PostDetected
 from schemas.ids import activity_id
 from schemas.times import LATEST_MS, millis
+
+NO_ORDERS = Orders()
 
 
 def plan(
@@ -17,16 +20,19 @@ def plan(
     policy: PacingPolicy,
     existing: PostPlan,
     source_offset: int,
-    opted_out: Collection[str] = (),
+    orders: Orders = NO_ORDERS,
 ) -> list[PlannedActivity]:
     """The activities that `event` adds to what its post already has, likes first, in member order.
 
-    One for each member and engagement type, members and types counted once and the author left
-    out; none for activities that are in `existing`. Each falls due at `detected_at` plus its delay
+    One for each member and engagement type, members and types counted once and the author left out;
+    none for activities that are in `existing`. Each falls due at `detected_at` plus its delay
     (`scheduler.stagger`). A like that would break the cap on likes of one post moves later, as
-    little as the cap allows; what exists is never moved. `source_offset` is the Kafka offset of
-    the event. Activities of members who have `opted_out` are skipped: they say so, have the time
-    that they would have had, and take no place under the cap.
+    little as the cap allows; what exists is never moved. `source_offset` is the Kafka offset of the
+    event. By `orders` the pod may have a policy of its own. Activities of members who have opted
+    out are skipped: they say so, have the time that they would have had, and take no place under
+    the cap. Quiet hours of the pod or the member do not count as delay: what would fall due behind
+    their beginning comes later by as much, in the same order; and where the cap moves a like into
+    them, on to the first free time behind them.
 
     A member's place among the others depends on the event alone and never on `existing`, so that
     a replay finds the times it found before. Fold the result into `existing` with `extended`
@@ -34,6 +40,7 @@ def plan(
     """
     members = [member for member in dict.fromkeys(event.member_ids) if member != event.author_id]
     base_ms = millis(event.detected_at)
+    policy = orders.policy(event.pod_id, policy)
 
     def planned(
         engagement_type: EngagementType, window: DelayWindow, capped: CappedTimes | None
@@ -43,8 +50,10 @@ def plan(
             own_id = activity_id(event.pod_id, event.post_id, member, engagement_type)
             if own_id in existing.activity_ids:
                 continue
-            due_ms = base_ms + delay_ms(window, index, total, seed_of(own_id))
-            skipped = OPTED_OUT if opted_out and member in opted_out else None
+            quiet = orders.quiet_for(event.pod_id, member) if orders.quiet else ()
+            delay = delay_ms(window, index, total, seed_of(own_id))
+            due_ms = after(quiet, base_ms, delay) if quiet else base_ms + delay
+            skipped = OPTED_OUT if member in orders.opted_out else None
             # By position: by name it takes twice as long, and this is done for each timer.
             yield PlannedActivity(
                 own_id,
@@ -52,7 +61,7 @@ def plan(
                 event.post_id,
                 member,
                 engagement_type,
-                due_ms if capped is None or skipped else capped.place(due_ms),
+                due_ms if capped is None or skipped else _placed(capped, due_ms, quiet),
                 source_offset,
                 skipped,
             )
@@ -66,22 +75,42 @@ def plan(
     return activities
 
 
+def _placed(capped: CappedTimes, due_ms: int, quiet: Sequence[QuietHours]) -> int:
+    """The first time from `due_ms` on that keeps the cap and is not quiet."""
+    if not quiet:
+        return capped.place(due_ms)
+    while True:
+        free_ms = capped.first_free(due_ms)
+        due_ms = free_from(quiet, free_ms)
+        if due_ms == free_ms:
+            return capped.place(due_ms)
+
+
 def scheduled_times(
-    rows: Sequence[ActivityRow], policy: PacingPolicy, existing: PostPlan, base_ms: int
+    rows: Sequence[ActivityRow],
+    policy: PacingPolicy,
+    existing: PostPlan,
+    base_ms: int,
+    orders: Orders = NO_ORDERS,
 ) -> Iterator[tuple[ActivityRow, int]]:
     """When pending rows of one post, in the order given, are to fall due (ms), likes first.
 
     As `plan` does it for members, with `base_ms` in the place of `detected_at`.
     """
+
+    def due_ms(row: ActivityRow, delay: int, quiet: Sequence[QuietHours]) -> int:
+        return after(quiet, base_ms, delay) if quiet else base_ms + delay
+
     likes = [row for row in rows if row.engagement_type == "like"]
     capped = CappedTimes(existing.like_times_ms, policy.like_cap, policy.like_cap_window_ms)
     for index, row in enumerate(likes):
         delay = delay_ms(policy.like, index, len(likes), seed_of(row.activity_id))
-        yield row, capped.place(base_ms + delay)
+        quiet = orders.quiet_for(row.pod_id, row.member_id)
+        yield row, _placed(capped, due_ms(row, delay, quiet), quiet)
     comments = [row for row in rows if row.engagement_type == "comment"]
     for index, row in enumerate(comments):
         delay = delay_ms(policy.comment, index, len(comments), seed_of(row.activity_id))
-        yield row, base_ms + delay
+        yield row, due_ms(row, delay, orders.quiet_for(row.pod_id, row.member_id))
 
 
 def postponed_times(
@@ -90,6 +119,7 @@ def postponed_times(
     policy: PacingPolicy,
     existing: Mapping[str, PostPlan],
     now_ms: int,
+    orders: Orders = NO_ORDERS,
 ) -> list[tuple[ActivityRow, int]]:
     """When overdue rows, of any posts, are to fall due instead (ms), in the order of their times.
 
@@ -97,21 +127,20 @@ def postponed_times(
     as they were. Where that is not enough for the first of a post to come after `now_ms`, all of
     that post move by as much more: to put only the late ones at `now_ms` would send them together.
     A like that would break the cap on likes of one post moves on, as little as the cap allows;
-    what else is planned for its post counts, by `existing`, but not the times that are left.
+    what else is planned for its post counts, by `existing`, but not the times that are left. What
+    would fall due in quiet hours comes as they end.
     """
     ordered = sorted(_timed(rows), key=lambda each: (each[1], each[0].activity_id))
     shifts: dict[str, int] = {}
-    left: dict[str, list[int]] = {}
     for row, due_ms in ordered:
         shifts.setdefault(row.post_id, max(shift_ms, now_ms - due_ms))
-        if row.engagement_type == "like":
-            left.setdefault(row.post_id, []).append(due_ms)
-    capped = _others(left, policy, existing)
+    capped = _others(ordered, policy, existing, orders)
     moved = []
     for row, due_ms in ordered:
-        new_ms = due_ms + shifts[row.post_id]
+        quiet = orders.quiet_for(row.pod_id, row.member_id)
+        new_ms = free_from(quiet, due_ms + shifts[row.post_id])
         if row.engagement_type == "like":
-            new_ms = capped[row.post_id].place(new_ms)
+            new_ms = _placed(capped[row.post_id], new_ms, quiet)
         moved.append((row, min(new_ms, LATEST_MS)))
     return moved
 
@@ -120,37 +149,43 @@ def rescheduled_times(
     rows: Iterable[tuple[ActivityRow, int]],
     policy: PacingPolicy,
     existing: Mapping[str, PostPlan],
+    orders: Orders = NO_ORDERS,
 ) -> list[tuple[ActivityRow, int]]:
     """When rows that wait, of any posts, are to fall due (ms) that are wanted at these times.
 
-    A like that would break the cap on likes of one post comes later, as little as the cap allows.
+    A like that would break the cap on likes of one post comes later, as little as the cap and the
+    quiet hours in `orders` allow.
     """
     ordered = sorted(rows, key=lambda each: (each[1], each[0].activity_id))
-    left: dict[str, list[int]] = {}
-    for row, _ in ordered:
-        if row.engagement_type == "like" and row.scheduled_for_ms is not None:
-            left.setdefault(row.post_id, []).append(row.scheduled_for_ms)
-    capped = _others(left, policy, existing)
-    return [
-        (
-            row,
-            capped[row.post_id].place(wanted)
-            if row.post_id in capped and row.engagement_type == "like"
-            else wanted,
-        )
-        for row, wanted in ordered
-    ]
+    capped = _others(ordered, policy, existing, orders)
+    moved = []
+    for row, due_ms in ordered:
+        if row.engagement_type == "like" and row.post_id in capped:
+            quiet = orders.quiet_for(row.pod_id, row.member_id)
+            moved.append((row, _placed(capped[row.post_id], due_ms, quiet)))
+        else:
+            moved.append((row, due_ms))
+    return moved
 
 
 def _others(
-    left: Mapping[str, Sequence[int]], policy: PacingPolicy, existing: Mapping[str, PostPlan]
+    moving: Iterable[tuple[ActivityRow, int]],
+    policy: PacingPolicy,
+    existing: Mapping[str, PostPlan],
+    orders: Orders,
 ) -> Mapping[str, CappedTimes]:
-    """Of each post, the likes that stay where others leave these times."""
+    """Of each post, the likes that stay where those that move leave their times, and its cap."""
+    left: dict[str, list[int]] = {}
+    policies: dict[str, PacingPolicy] = {}
+    for row, _ in moving:
+        if row.engagement_type == "like" and row.scheduled_for_ms is not None:
+            left.setdefault(row.post_id, []).append(row.scheduled_for_ms)
+            policies.setdefault(row.post_id, orders.policy(row.pod_id, policy))
     return {
         post_id: CappedTimes(
             without(existing.get(post_id, PostPlan()), times).like_times_ms,
-            policy.like_cap,
-            policy.like_cap_window_ms,
+            policies[post_id].like_cap,
+            policies[post_id].like_cap_window_ms,
         )
         for post_id, times in left.items()
     }

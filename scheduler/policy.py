@@ -1,5 +1,6 @@
 """The pacing policy: how the engagements of one post are spread over time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -40,6 +41,37 @@ class PacingPolicy:
             value = getattr(self, field.name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{field.name} must be at least 1, not {value}")
+
+
+POLICY_FIELDS = (
+    "like_min_delay_ms",
+    "like_max_delay_ms",
+    "like_jitter",
+    "comment_min_delay_ms",
+    "comment_max_delay_ms",
+    "comment_jitter",
+    "like_cap",
+    "like_cap_window_ms",
+)
+"""What of a policy a pod may have of its own."""
+
+
+def with_fields(policy: PacingPolicy, own: Mapping[str, float]) -> PacingPolicy:
+    """`policy` with these of `POLICY_FIELDS`. Raises `ValueError` where that makes none."""
+
+    def window(kind: str, given: DelayWindow) -> DelayWindow:
+        return DelayWindow(
+            int(own.get(f"{kind}_min_delay_ms", given.min_ms)),
+            int(own.get(f"{kind}_max_delay_ms", given.max_ms)),
+            float(own.get(f"{kind}_jitter", given.jitter)),
+        )
+
+    return PacingPolicy(
+        like=window("like", policy.like),
+        comment=window("comment", policy.comment),
+        like_cap=int(own.get("like_cap", policy.like_cap)),
+        like_cap_window_ms=int(own.get("like_cap_window_ms", policy.like_cap_window_ms)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

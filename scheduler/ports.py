@@ -360,8 +360,10 @@ class Record(Protocol):
         nothing has changed. Raises `DataRefusedError` when a value is refused.
         """
 
-    async def orders(self, topic: str, shard: int, member_ids: Collection[str]) -> Orders:
-        """What those who apply `topic` must know of these members."""
+    async def orders(
+        self, topic: str, shard: int, member_ids: Collection[str], pod_ids: Collection[str] = ()
+    ) -> Orders:
+        """What those who apply `topic` must know of these members and pods."""
 
     async def skipped_between(self, shard: int, after: int, upto: int) -> Sequence[Announcement]:
         """What was planned from source offsets in (after, upto] to be skipped, and has not been

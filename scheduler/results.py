@@ -1,6 +1,6 @@
 """Applies `engagement-executed` to one shard, exactly once: what became of each engagement."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -55,15 +55,20 @@ class ResultApplier(RowApplier[EngagementExecuted]):
     async def _decide(self, items: Sequence[Item[EngagementExecuted]], ledger: Ledger) -> None:
         now_ms = 0
         orders = Orders()
-        failed = {
-            item.event.member_id
+        failed = [
+            item.event
             for item in items
             if item.event is not None and item.event.outcome == "failed"
-        }
+        ]
         if failed:
             # By the clock that will say when the retry is due.
             now_ms = await self._wheel.now_ms()
-            orders = await self._record.orders(self._topic, self._shard, failed)
+            orders = await self._record.orders(
+                self._topic,
+                self._shard,
+                {event.member_id for event in failed},
+                {event.pod_id for event in failed},
+            )
             ledger.decided_by = orders.version
         for item in items:
             if item.event is None:
@@ -77,7 +82,7 @@ class ResultApplier(RowApplier[EngagementExecuted]):
             elif row.shard is not None and row.shard != self._shard:
                 await self._forward(item.record, row.shard)
             else:
-                await self._judge(item, item.event, row, ledger, now_ms, orders.opted_out)
+                await self._judge(item, item.event, row, ledger, now_ms, orders)
 
     async def _judge(
         self,
@@ -86,7 +91,7 @@ class ResultApplier(RowApplier[EngagementExecuted]):
         row: ActivityRow,
         ledger: Ledger,
         now_ms: int,
-        opted_out: Collection[str],
+        orders: Orders,
     ) -> None:
         try:
             step = judge(
@@ -95,7 +100,8 @@ class ResultApplier(RowApplier[EngagementExecuted]):
                 self._retries,
                 now_ms,
                 replayed=_replayed(item.record),
-                opted_out=row.member_id in opted_out,
+                opted_out=row.member_id in orders.opted_out,
+                quiet=orders.quiet_for(row.pod_id, row.member_id),
             )
         except Exception as error:
             # A bug in the rules; but one result must not hold up its neighbours for ever.

@@ -57,13 +57,14 @@ class CappedTimes:
 
     def place(self, earliest_ms: int) -> int:
         """Add the first time from `earliest_ms` on that keeps the cap, and return it."""
-        at_ms = self._first_free(earliest_ms)
+        at_ms = self.first_free(earliest_ms)
         insort(self._times, at_ms)
         if at_ms > earliest_ms:
             self._mark_full(earliest_ms, at_ms)
         return at_ms
 
-    def _first_free(self, at_ms: int) -> int:
+    def first_free(self, at_ms: int) -> int:
+        """The first time from `at_ms` on that keeps the cap; it is not added."""
         # Each run of `cap` neighbours a..b that is shorter than the window forbids (b - window,
         # a + window), ends excluded: there the new time would be one too many. The runs ascend, so
         # one sweep is enough.

@@ -65,9 +65,14 @@ CommandName = Literal[
     "resume",
     "opt_out",
     "opt_in",
+    "quiet_hours",
+    "policy",
     "postpone",
     "expire",
 ]
+ClockTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?![\s\S])")]
+DelayMs = Annotated[int, Meta(ge=0, le=MAX_SHIFT_MS)]
+Jitter = Annotated[float, Meta(ge=0, lt=1)]
 StatusName = Literal[
     "pending",
     "scheduled",
@@ -191,8 +196,11 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     wait of `post_id`, of `member_id`, of `pod_id`, or all there are. `pause` and `resume`: whatever
     is due of `pod_id`, of `member_id`, or of everybody, waits until it is taken back. `opt_out` and
     `opt_in`: nothing more is planned for `member_id`, and what waits is cancelled, until it is
-    taken back; what was cancelled stays so. Of these, what is about a pod, a member or everybody is
-    to be written to every partition.
+    taken back; what was cancelled stays so. `quiet_hours`: nothing of `pod_id` or `member_id` is to
+    fall due between `quiet_from` and `quiet_until` by the clocks of `time_zone`; without these, at
+    any hour again. `policy`: from now on the posts of `pod_id` are planned by these delays, this
+    jitter and this cap, and by the engine's settings where there are none. Of these, what is about
+    a pod, a member or everybody is to be written to every partition.
 
     `postpone` and `expire` are the dispatcher's, about timers that it has found overdue: those of
     `activity_ids` that still wait, and are still due at the time that stands at the same place in
@@ -217,7 +225,31 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = None
     like_cap: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="For `schedule`: likes of the post in the cap's window, at most."),
+        Meta(
+            description="For `schedule` and `policy`: likes of a post in the cap's window, at most."
+        ),
+    ] = None
+    like_cap_window_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_SHIFT_MS)] | None,
+        Meta(description="For `policy`: how long that window is."),
+    ] = None
+    like_min_delay_ms: Annotated[DelayMs | None, Meta(description="For `policy`.")] = None
+    like_max_delay_ms: Annotated[DelayMs | None, Meta(description="For `policy`.")] = None
+    like_jitter: Annotated[
+        Jitter | None, Meta(description="For `policy`: the share by which a delay is moved.")
+    ] = None
+    comment_min_delay_ms: Annotated[DelayMs | None, Meta(description="For `policy`.")] = None
+    comment_max_delay_ms: Annotated[DelayMs | None, Meta(description="For `policy`.")] = None
+    comment_jitter: Annotated[Jitter | None, Meta(description="For `policy`.")] = None
+    quiet_from: Annotated[
+        ClockTime | None, Meta(description="For `quiet_hours`: when they begin, as 22:00.")
+    ] = None
+    quiet_until: Annotated[
+        ClockTime | None, Meta(description="For `quiet_hours`: when they end, as 07:30.")
+    ] = None
+    time_zone: Annotated[
+        Annotated[str, Meta(max_length=64)] | None,
+        Meta(description="For `quiet_hours`: an IANA time zone, as Europe/Berlin."),
     ] = None
     reason: Annotated[
         Annotated[str, Meta(max_length=MAX_ID_CHARS)] | None,

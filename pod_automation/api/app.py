@@ -25,7 +25,9 @@ from pod_automation.api.bodies import (
     Cancel,
     Id,
     Member,
+    Policy,
     Post,
+    Quiet,
     Replay,
     Reschedule,
     Stop,
@@ -399,6 +401,39 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         """Take an opt-out back."""
         client = acting(caller)
         return _json(await client.opt_in(body.member_id, reason=body.reason, wait_s=body.wait_s))
+
+    @app.post("/v1/quiet-hours", tags=["act"], responses=_answer("CommandAnswer"))
+    async def quiet_hours(body: Quiet, caller: Caller = operator) -> Response:
+        """Set or take back hours in which nothing of a pod or a member falls due."""
+        client = acting(caller)
+        if body.start is not None and body.end is not None and body.zone is not None:
+            answer = await client.set_quiet_hours(
+                body.start,
+                body.end,
+                body.zone,
+                pod_id=body.pod_id,
+                member_id=body.member_id,
+                reason=body.reason,
+                wait_s=body.wait_s,
+            )
+        else:
+            answer = await client.clear_quiet_hours(
+                pod_id=body.pod_id,
+                member_id=body.member_id,
+                reason=body.reason,
+                wait_s=body.wait_s,
+            )
+        return _json(answer)
+
+    @app.post("/v1/policy", tags=["act"], responses=_answer("CommandAnswer"))
+    async def policy(body: Policy, caller: Caller = operator) -> Response:
+        """Give a pod a policy of its own, or take it back."""
+        client, own = acting(caller), body.own()
+        if own:
+            return _json(
+                await client.set_policy(body.pod_id, **own, reason=body.reason, wait_s=body.wait_s)
+            )
+        return _json(await client.clear_policy(body.pod_id, reason=body.reason, wait_s=body.wait_s))
 
     @app.post("/v1/dead-letters/replay", tags=["act"], responses=_answer("Replayed"))
     async def replay(body: Replay, _: Caller = operator) -> Response:

@@ -1,7 +1,7 @@
 """What requests carry, checked before anything is asked of a store."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
@@ -73,6 +73,47 @@ class Stop(_Command):
         if (self.pod_id is not None) + (self.member_id is not None) + self.everybody != 1:
             raise ValueError("give pod_id, or member_id, or everybody")
         return self
+
+
+class Quiet(_Command):
+    """Quiet hours of a pod or a member; without `from`, `until` and `zone` there are none any
+    more."""
+
+    pod_id: Id | None = None
+    member_id: Id | None = None
+    start: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] | None = Field(
+        default=None, alias="from"
+    )
+    end: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] | None = Field(
+        default=None, alias="until"
+    )
+    zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Quiet":
+        if (self.pod_id is None) == (self.member_id is None):
+            raise ValueError("give pod_id or member_id")
+        if len({each is None for each in (self.start, self.end, self.zone)}) > 1:
+            raise ValueError("give from, until and zone, or none of them")
+        return self
+
+
+class Policy(_Command):
+    """A pod's own policy; without anything of it the pod is planned by the settings again."""
+
+    pod_id: Id
+    like_min_delay_ms: Annotated[int, Field(ge=0, le=MAX_SHIFT_MS)] | None = None
+    like_max_delay_ms: Annotated[int, Field(ge=0, le=MAX_SHIFT_MS)] | None = None
+    like_jitter: Annotated[float, Field(ge=0, lt=1)] | None = None
+    comment_min_delay_ms: Annotated[int, Field(ge=0, le=MAX_SHIFT_MS)] | None = None
+    comment_max_delay_ms: Annotated[int, Field(ge=0, le=MAX_SHIFT_MS)] | None = None
+    comment_jitter: Annotated[float, Field(ge=0, lt=1)] | None = None
+    like_cap: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    like_cap_window_ms: Annotated[int, Field(ge=1, le=MAX_SHIFT_MS)] | None = None
+
+    def own(self) -> dict[str, Any]:
+        """What of it is given."""
+        return self.model_dump(exclude_none=True, exclude={"pod_id", "reason", "wait_s"})
 
 
 class Member(_Command):

@@ -2,7 +2,7 @@
 for; `controls`, `history`, `audit`: what holds, and who did what."""
 
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -222,8 +222,132 @@ def opt_in(
     _show(answer, json_output, f"member {member} takes part again")
 
 
+def quiet_hours(
+    pod: Pod = None,
+    member: Member = None,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="HH:MM", help="When they begin.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--until", metavar="HH:MM", help="When they end.")
+    ] = None,
+    zone: Annotated[
+        str | None,
+        typer.Option("--zone", metavar="ZONE", help="By whose clocks, as Europe/Berlin."),
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Have none any more.")] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Set hours in which nothing of a pod or a member falls due, every day, in a time zone.
+
+    What waits is moved at once, what comes is planned so. Quiet hours do not count as delay: all of
+    a pod keeps its order and its distances, and the cap on likes is kept. Retries wait as well.
+
+    \b
+    Examples:
+      pod-automation quiet-hours --pod p1 --from 22:00 --until 07:00 --zone Europe/Berlin
+      pod-automation quiet-hours --pod p1 --off
+    """
+    what = _one(member=member, pod=pod)
+    if off:
+        if start or end or zone:
+            raise typer.BadParameter("--off goes without --from, --until and --zone")
+        answer = _ask(
+            actor,
+            lambda pods: pods.clear_quiet_hours(
+                pod_id=pod, member_id=member, reason=reason, wait_s=timeout_s
+            ),
+        )
+        _show(answer, json_output, f"{what} has no quiet hours")
+        return
+    if start is None or end is None or zone is None:
+        raise typer.BadParameter("give --from, --until and --zone, or --off")
+    answer = _ask(
+        actor,
+        lambda pods: pods.set_quiet_hours(
+            start, end, zone, pod_id=pod, member_id=member, reason=reason, wait_s=timeout_s
+        ),
+    )
+    moved = f"; moved {_activities(answer.rescheduled)}" if answer.rescheduled else ""
+    _show(answer, json_output, f"quiet hours of {what}: {start} to {end}, {zone}{moved}")
+
+
+def policy(
+    pod: Annotated[str, typer.Option("--pod", metavar="ID", help="This pod.")],
+    like_delay: Annotated[
+        str | None, typer.Option("--like-delay", metavar="MIN-MAX", help="As 5m-30m.")
+    ] = None,
+    comment_delay: Annotated[
+        str | None, typer.Option("--comment-delay", metavar="MIN-MAX", help="As 1h-6h.")
+    ] = None,
+    like_cap: Annotated[
+        int | None, typer.Option("--like-cap", min=1, help="Likes of a post in a window, at most.")
+    ] = None,
+    cap_window: Annotated[
+        str | None, typer.Option("--cap-window", metavar="DURATION", help="That window, as 1h.")
+    ] = None,
+    like_jitter: Annotated[
+        float | None, typer.Option("--like-jitter", min=0, max=0.99, help="A share of the delay.")
+    ] = None,
+    comment_jitter: Annotated[
+        float | None, typer.Option("--comment-jitter", min=0, max=0.99, help="Likewise.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Plan it by the settings again.")] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Give a pod a pacing policy of its own, for posts that come from now on.
+
+    What is not given is as the settings have it; it takes the place of what the pod had before.
+    `controls` shows it, and `plan` shows what comes of it.
+
+    \b
+    Examples:
+      pod-automation policy --pod p1 --like-delay 10m-2h --like-cap 2
+      pod-automation policy --pod p1 --off
+    """
+    fields: dict[str, Any] = {
+        "like_cap": like_cap,
+        "like_jitter": like_jitter,
+        "comment_jitter": comment_jitter,
+        **_window("like", like_delay),
+        **_window("comment", comment_delay),
+    }
+    if cap_window is not None:
+        fields["like_cap_window_ms"] = round(_seconds(cap_window) * 1000)
+    given = {name: value for name, value in fields.items() if value is not None}
+    if off == bool(given):
+        raise typer.BadParameter("give something of a policy, or --off")
+    if off:
+        answer = _ask(actor, lambda pods: pods.clear_policy(pod, reason=reason, wait_s=timeout_s))
+        _show(answer, json_output, f"pod {pod} is planned by the settings")
+        return
+    answer = _ask(
+        actor, lambda pods: pods.set_policy(pod, reason=reason, wait_s=timeout_s, **given)
+    )
+    _show(answer, json_output, f"pod {pod} has a policy of its own")
+
+
+def _window(kind: str, text: str | None) -> dict[str, int]:
+    if text is None:
+        return {}
+    low, dash, high = text.partition("-")
+    if not dash:
+        raise typer.BadParameter(f"{text!r} is no window of delays: write it like 5m-30m")
+    return {
+        f"{kind}_min_delay_ms": round(_seconds(low) * 1000),
+        f"{kind}_max_delay_ms": round(_seconds(high) * 1000),
+    }
+
+
 def controls(json_output: AsJson = False) -> None:
-    """List who is paused and who has opted out, since when, by whom, and why.
+    """List who is paused, who has opted out, quiet hours and policies of pods: since when, by whom,
+    and why.
 
     \b
     Example:
@@ -242,16 +366,17 @@ def controls(json_output: AsJson = False) -> None:
         json_result({"controls": [each.as_dict() for each in found]})
         return
     if not found:
-        result("nobody is paused, and nobody has opted out")
+        result("nobody is paused, nobody has opted out, and no pod has rules of its own")
         return
     made = Table(box=None)
-    for name in ("what", "who", "since", "by", "why"):
+    for name in ("what", "who", "how", "since", "by", "why"):
         made.add_column(name)
     for each in found:
         who = "everything" if each.scope == "all" else f"{each.scope} {printable(each.subject)}"
         made.add_row(
             each.kind.replace("_", " "),
             escape(who),
+            escape(_value(each.value)),
             rfc3339(millis(each.issued_at)),
             escape(printable(each.actor or "")),
             escape(printable(each.reason or "")),
@@ -373,6 +498,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     resume,
     opt_out,
     opt_in,
+    quiet_hours,
+    policy,
     controls,
     history,
     audit,
@@ -445,6 +572,17 @@ def _show(answer: "CommandAnswer", json_output: bool, words: str) -> None:
     if len(answer.activities) > 1:
         for each in answer.activities:
             result(f"  {each.activity_id}  {each.answer.replace('_', ' ')} ({each.status})")
+
+
+def _value(value: Mapping[str, str | float] | None) -> str:
+    """Quiet hours, or what differs of a policy."""
+    from schemas.printable import printable
+
+    if not value:
+        return ""
+    if "zone" in value:
+        return printable(f"{value['from']} to {value['until']}, {value['zone']}")
+    return ", ".join(f"{name} {n}" for name, n in value.items())
 
 
 def _activities(count: int) -> str:

@@ -35,6 +35,7 @@ from pod_automation.client.sender import Outgoing, default_shard
 from pod_automation.client.stores import Stores
 from scheduler.activity import ActivityRow, PostPlan, Status
 from scheduler.adapters.postgres_client import PendingActivity
+from scheduler.planner import NO_ORDERS
 from scheduler.policy import DelayWindow
 from scheduler.settings import Settings, load_settings
 from scheduler.stagger import delay_ms, seed_of
@@ -161,12 +162,16 @@ class PodAutomation(Operations):
         """
         found = an_event(event)
         existing: Mapping[str, PostPlan] = {}
-        opted_out: frozenset[str] = frozenset()
+        orders = NO_ORDERS
         if not offline:
             existing = await self._stores.record(lambda record: record.plans([found.post_id]))
-            opted_out = await self._stores.record(lambda each: each.opted_out(found.member_ids))
+            topic = self.settings.topics.post_detected
+            shard = default_shard(found.post_id, self.settings.partitions)
+            orders = await self._stores.record(
+                lambda record: record.orders(topic, shard, found.member_ids, [found.pod_id])
+            )
         plan = existing.get(found.post_id, PostPlan())
-        return preview(found, self.settings.policy, plan, opted_out)
+        return preview(found, self.settings.policy, plan, orders)
 
     async def publish_post_detected(
         self, event: PostDetected | Mapping[str, Any] | bytes

@@ -5,7 +5,8 @@ from typing import Any
 
 from pod_automation.client.arguments import now
 from pod_automation.client.sender import Outgoing
-from schemas.codec import decode, encode
+from scheduler.command import fault
+from schemas.codec import InvalidEvent, decode, encode
 from schemas.events import MAX_EVENT_ID_CHARS, CommandName, EngagementExecuted, PodCommand
 from schemas.headers import event_headers
 from schemas.times import millis
@@ -64,8 +65,12 @@ def cancel(shard: int, pod_id: str | None, name: str) -> Outgoing:
 
 
 def control(shard: int, name: str, command: CommandName, **fields: Any) -> Outgoing:
-    """Whatever an operator asks for, for this shard. Raises `InvalidEvent`."""
-    return _command(shard, PodCommand(event_id=name, command=command, issued_at=now(), **fields))
+    """Whatever an operator asks for, for this shard. Raises `InvalidEvent`, also for what a worker
+    would refuse."""
+    event = PodCommand(event_id=name, command=command, issued_at=now(), **fields)
+    if (reason := fault(event)) is not None:
+        raise InvalidEvent(reason)
+    return _command(shard, event)
 
 
 def result(shard: int, event: EngagementExecuted) -> Outgoing:

@@ -155,6 +155,78 @@ class Operations:
         """Take an `opt_out` back, for posts that come from now on."""
         return await self._to_all("opt_in", None, member_id, wait_s, self._words(reason))
 
+    async def set_quiet_hours(
+        self,
+        start: str,
+        end: str,
+        zone: str,
+        *,
+        pod_id: str | None = None,
+        member_id: str | None = None,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Let nothing of a pod or a member fall due from `start` until `end` (`22:00`, `07:30`) by
+        the clocks of `zone` (`Europe/Berlin`), every day.
+
+        What waits is moved at once, what comes is planned so: quiet hours do not count as delay, so
+        all of a pod keeps its order, and the cap on likes is kept. At most 20 hours.
+        """
+        more = self._words(reason) | {"quiet_from": start, "quiet_until": end, "time_zone": zone}
+        self._one(pod_id, member_id)
+        return await self._to_all("quiet_hours", pod_id, member_id, wait_s, more)
+
+    async def clear_quiet_hours(
+        self,
+        *,
+        pod_id: str | None = None,
+        member_id: str | None = None,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Have no quiet hours any more, for what is planned from now on."""
+        self._one(pod_id, member_id)
+        return await self._to_all("quiet_hours", pod_id, member_id, wait_s, self._words(reason))
+
+    async def set_policy(
+        self,
+        pod_id: str,
+        *,
+        like_min_delay_ms: int | None = None,
+        like_max_delay_ms: int | None = None,
+        like_jitter: float | None = None,
+        comment_min_delay_ms: int | None = None,
+        comment_max_delay_ms: int | None = None,
+        comment_jitter: float | None = None,
+        like_cap: int | None = None,
+        like_cap_window_ms: int | None = None,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Plan the posts of a pod by these from now on, and by the settings where nothing is given;
+        it takes the place of what the pod had. The ends of a window are given together. What is
+        planned stays."""
+        fields = {
+            "like_min_delay_ms": like_min_delay_ms,
+            "like_max_delay_ms": like_max_delay_ms,
+            "like_jitter": like_jitter,
+            "comment_min_delay_ms": comment_min_delay_ms,
+            "comment_max_delay_ms": comment_max_delay_ms,
+            "comment_jitter": comment_jitter,
+            "like_cap": like_cap,
+            "like_cap_window_ms": like_cap_window_ms,
+        }
+        given = {name: value for name, value in fields.items() if value is not None}
+        if not given:
+            raise InvalidArgumentError("give something of a policy; clear_policy takes it back")
+        return await self._to_all("policy", pod_id, None, wait_s, self._words(reason) | given)
+
+    async def clear_policy(
+        self, pod_id: str, *, reason: str | None = None, wait_s: float = CONTROL_WAIT_S
+    ) -> CommandAnswer:
+        """Plan the posts of a pod by the settings again."""
+        return await self._to_all("policy", pod_id, None, wait_s, self._words(reason))
+
     async def get_activities(
         self,
         *,
@@ -192,7 +264,8 @@ class Operations:
         return PodPage(pods=pods, next=pods[-1] if len(pods) == limit else None)
 
     async def get_controls(self) -> list[ControlState]:
-        """Who is paused and who has opted out, the oldest first."""
+        """What holds: who is paused, who has opted out, quiet hours, policies of pods; the oldest
+        first."""
         found = await self._stores.record(lambda record: record.controls())
         return [msgspec.convert(each, ControlState, from_attributes=True) for each in found]
 
@@ -232,6 +305,11 @@ class Operations:
             more["member_id"] = an_id("member_id", member_id)
         seconds("wait_s", wait_s)
         return await to_all(self._stores, command, wait_s, **more)
+
+    @staticmethod
+    def _one(pod_id: str | None, member_id: str | None) -> None:
+        if (pod_id is None) == (member_id is None):
+            raise InvalidArgumentError("give a pod or a member")
 
     def _words(self, reason: str | None) -> dict[str, Any]:
         if reason is not None and len(reason) > MAX_ID_CHARS:

@@ -1,6 +1,6 @@
 """What the planner would make of an event, with nothing stored and nothing sent."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +9,8 @@ import orjson
 from pod_automation.client.errors import InvalidArgumentError
 from pod_automation.client.results import Result
 from scheduler.activity import PostPlan
-from scheduler.planner import plan
+from scheduler.controls import Orders
+from scheduler.planner import NO_ORDERS, plan
 from scheduler.policy import PacingPolicy
 from schemas.codec import InvalidEvent, decode
 from schemas.events import EngagementType, PostDetected
@@ -47,14 +48,14 @@ def preview(
     event: PostDetected,
     policy: PacingPolicy,
     existing: PostPlan,
-    opted_out: Collection[str] = (),
+    orders: Orders = NO_ORDERS,
 ) -> PlanPreview:
     """The plan for `event`, as a worker of this policy would make it on top of `existing`."""
     base_ms = millis(event.detected_at)
     members = {*event.member_ids} - {event.author_id}
     asked = len(members) * len({*event.engagement_types})
     planned = sorted(
-        plan(event, policy, existing, 0, opted_out),
+        plan(event, policy, existing, 0, orders),
         key=lambda each: (each.scheduled_for_ms, each.activity_id),
     )
     return PlanPreview(

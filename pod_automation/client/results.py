@@ -133,7 +133,9 @@ class CommandAnswer(Result, frozen=True, kw_only=True):
 
 
 class ControlState(Result, frozen=True, kw_only=True):
-    """What holds: who is `paused` or has `opted_out`, and who asked for it when and why.
+    """What holds: who is `paused` or has `opted_out`, `quiet_hours`, the `policy` of a pod; and who
+    asked for it when and why. `value` has quiet hours as `from`, `until` and `zone`, and of a
+    policy what differs from the settings.
 
     `subject` is the id of a pod or member; `shards` is the number of shards that have applied it.
     """
@@ -145,6 +147,7 @@ class ControlState(Result, frozen=True, kw_only=True):
     reason: str | None
     issued_at: datetime
     shards: int
+    value: Mapping[str, str | float] | None = None
 
 
 class Step(Result, frozen=True, kw_only=True):

@@ -280,15 +280,18 @@ class MemoryRecord:
             and row.result_offset is row.command_offset is None
         ]
 
-    async def orders(self, topic: str, shard: int, member_ids: Collection[str]) -> Orders:
+    async def orders(
+        self, topic: str, shard: int, member_ids: Collection[str], pod_ids: Collection[str] = ()
+    ) -> Orders:
         """See `Record.orders`."""
-        return Orders(
+        asked = {Subject("member", name) for name in member_ids}
+        asked |= {Subject("pod", name) for name in pod_ids}
+        return Orders.of(
             self._versions_of.get((topic, shard), -1),
-            frozenset(
-                name
-                for name in member_ids
-                if (found := self._controls.get((shard, "opted_out", Subject("member", name))))
-                and found.active
+            (
+                (kind, subject, control.value)
+                for (of, kind, subject), control in self._controls.items()
+                if of == shard and subject in asked and control.active
             ),
         )
 

@@ -1,7 +1,7 @@
 """What clients ask of the record, beside what the engine itself asks."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -56,6 +56,7 @@ class ActiveControl(Struct, frozen=True, kw_only=True):
     reason: str | None
     issued_at: datetime
     shards: int
+    value: Mapping[str, str | float] | None
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -227,12 +228,10 @@ class PostgresClient(PostgresRecord):
 
     async def controls(self) -> Sequence[ActiveControl]:
         """What holds, the oldest first."""
-        return [ActiveControl(**row) for row in await self._all("active_controls")]
-
-    async def opted_out(self, member_ids: Collection[str]) -> frozenset[str]:
-        """Which of these members have opted out."""
-        rows = await self._all("opted_out_of", list(member_ids))
-        return frozenset(row["subject"] for row in rows)
+        return [
+            ActiveControl(**{**row, "value": orjson.loads(row["value"] or "null")})
+            for row in await self._all("active_controls")
+        ]
 
     async def life(self, activity_id: str) -> Life | None:
         """All that the record has of one activity's life; None for one that nobody has heard of."""

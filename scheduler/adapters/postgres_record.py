@@ -26,7 +26,7 @@ from scheduler.adapters.postgres_pool import (
 )
 from scheduler.adapters.postgres_rows import activity_row, is_uuid
 from scheduler.adapters.postgres_snapshot import PostgresSnapshot
-from scheduler.controls import NO_VERDICT, Orders, Verdict
+from scheduler.controls import NO_VERDICT, Orders, Subject, Verdict
 from scheduler.errors import DataRefusedError
 from scheduler.ledger import told
 from scheduler.progress import BEFORE_DISPATCHED, latest_dispatched
@@ -149,10 +149,18 @@ class PostgresRecord:
         rows = await self._all("skipped_between", shard, after, upto)
         return [told(activity_row(row), row["last_error"]) for row in rows]
 
-    async def orders(self, topic: str, shard: int, member_ids: Collection[str]) -> Orders:
+    async def orders(
+        self, topic: str, shard: int, member_ids: Collection[str], pod_ids: Collection[str] = ()
+    ) -> Orders:
         """See `Record.orders`."""
-        row = await self._one("orders", topic, shard, list(member_ids))
-        return Orders(row["version"], frozenset(row["opted_out"])) if row else Orders()
+        row = await self._one("orders", topic, shard, list(member_ids), list(pod_ids))
+        if row is None:
+            return Orders()
+        found = orjson.loads(row["controls"] or "[]")
+        return Orders.of(
+            row["version"],
+            ((kind, Subject(scope, name), value) for kind, scope, name, value in found),
+        )
 
     async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
         """See `Record.rows`. What is no UUID is nobody's id."""
@@ -271,6 +279,7 @@ def _controls(verdict: Verdict) -> str | None:
                 "command_offset": each.command_offset,
                 "actor": each.actor,
                 "reason": each.reason,
+                "value": each.value,
                 "issued_ms": each.issued_at_ms,
             }
             for each in verdict.controls

@@ -15,14 +15,14 @@
     ),
     controlled as (
         insert into controls (
-            partition, kind, scope, subject, active, command_offset, actor, reason, issued_at
+            partition, kind, scope, subject, active, command_offset, actor, reason, value, issued_at
         )
         select
-            $2, kind, scope, subject, active, command_offset, actor, reason,
+            $2, kind, scope, subject, active, command_offset, actor, reason, value,
             timestamptz 'epoch' + issued_ms * interval '1 millisecond'
         from jsonb_to_recordset($17::text::jsonb) as control (
             kind text, scope text, subject text, active boolean, command_offset bigint, actor text,
-            reason text, issued_ms bigint
+            reason text, value jsonb, issued_ms bigint
         )
         where exists (select from moved)
         on conflict (partition, kind, scope, subject) do update set
@@ -30,6 +30,7 @@
             command_offset = excluded.command_offset,
             actor = excluded.actor,
             reason = excluded.reason,
+            value = excluded.value,
             issued_at = excluded.issued_at,
             updated_at = now()
     ),

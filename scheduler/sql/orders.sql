@@ -1,15 +1,18 @@
--- What those who apply topic $1 to partition $2 must know of the members $3 (text[]).
--- One row: `version`, the offset of the last command that they must know of, -1 without any; `opted_out`.
+-- What those who apply topic $1 to partition $2 must know of the members $3 and the pods $4 (text[]).
+-- One row: `version`, the offset of the last command that they must know of, -1 without any; `controls`,
+-- a JSON array of those that hold, null without any.
 select
     coalesce(
         (select controls from ingested_offsets where topic = $1 and partition = $2), -1
     ) as version,
-    array(
-        select subject
+    (
+        select jsonb_agg(jsonb_build_array(kind, scope, subject, value))::text
         from controls
         where partition = $2
-            and kind = 'opted_out'
-            and scope = 'member'
-            and subject = any($3::text[])
+            and kind in ('opted_out', 'quiet_hours', 'policy')
             and active
-    ) as opted_out
+            and (
+                scope = 'member' and subject = any($3::text[])
+                or scope = 'pod' and subject = any($4::text[])
+            )
+    ) as controls

@@ -18,7 +18,9 @@ from scheduler.controls import (
     Subject,
     Verdict,
 )
+from scheduler.policy import PacingPolicy
 from scheduler.ports import Record
+from scheduler.quiet_hours import QuietHours
 from tests.contract.recording import (
     DUE_MS,
     SHARD,
@@ -163,6 +165,34 @@ async def test_what_is_skipped_is_cancelled_from_the_beginning(store: Store, aga
     )
     assert await record.skipped_between(SHARD, 1, 5) == []
     assert await record.skipped_between(SHARD + 1, 0, 1) == []
+
+
+async def test_orders_tell_quiet_hours_and_policies(store: Store) -> None:
+    record = store.record
+    night = {"from": "22:00", "until": "07:30", "zone": "Europe/Berlin"}
+    own = {"like_cap": 2, "like_jitter": 0.25}
+    assert await order(
+        record,
+        -1,
+        3,
+        a_control("quiet_hours", POD, 1, value=night),
+        a_control("quiet_hours", MEMBER, 2, value=night),
+        a_control("policy", POD, 3, value=own),
+        binding=[TOPIC],
+    )
+    hours = QuietHours(22 * 60, 7 * 60 + 30, "Europe/Berlin")
+    found = await record.orders(TOPIC, SHARD, ["m", "n"], ["pod", "other"])
+    assert found == Orders(3, frozenset(), {POD: hours, MEMBER: hours}, {"pod": own})
+    assert found.quiet_for("pod", "n") == (hours,)
+    assert found.quiet_for("other", "n") == ()
+    policy = found.policy("pod", PacingPolicy())
+    assert (policy.like_cap, policy.like.jitter) == (2, 0.25)
+    assert policy.comment == PacingPolicy().comment
+    assert found.policy("other", PacingPolicy()) == PacingPolicy()
+    assert await record.orders(TOPIC, SHARD, ["n"], ["other"]) == Orders(3)
+    off = a_control("policy", POD, 4, active=False)
+    assert await order(record, 3, 4, off, binding=[TOPIC])
+    assert (await record.orders(TOPIC, SHARD, [], ["pod"])).policies == {}
 
 
 async def test_what_matches_is_found(store: Store) -> None:

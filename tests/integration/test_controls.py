@@ -279,7 +279,9 @@ async def test_operators_have_a_command_line(
         await publish(environment, "x", ["a", "b", "c"])
         await planned(settings, 3)
         nothing = await pod_automation(environment, "controls")
-        assert nothing.out == "nobody is paused, and nobody has opted out\n"
+        assert nothing.out == (
+            "nobody is paused, nobody has opted out, and no pod has rules of its own\n"
+        )
         done = await pod_automation(environment, "pause", "--pod", "p", "--reason", "why not")
         assert (done.code, done.out, done.err) == (ExitCode.OK, "paused pod p\n", "")
         done = await pod_automation(environment, "opt-out", "a", "--actor", "bob")
@@ -292,6 +294,17 @@ async def test_operators_have_a_command_line(
         assert found["controls"][1]["actor"] == "bob"
         shown = await pod_automation(environment, "controls")
         assert "why not" in shown.out
+        night = ("--from", "22:00", "--until", "07:00", "--zone", "Europe/Berlin")
+        done = await pod_automation(environment, "quiet-hours", "--member", "c", *night)
+        assert done.out.startswith("quiet hours of member c: 22:00 to 07:00, Europe/Berlin")
+        done = await pod_automation(environment, "quiet-hours", "--member", "c", "--off")
+        assert done.out == "member c has no quiet hours\n"
+        done = await pod_automation(environment, "policy", "--pod", "q", "--like-delay", "5m-2h")
+        assert done.out == "pod q has a policy of its own\n"
+        shown = await pod_automation(environment, "controls")
+        assert "like_max_delay_ms 7200000" in shown.out
+        done = await pod_automation(environment, "policy", "--pod", "q", "--off")
+        assert done.out == "pod q is planned by the settings\n"
         done = await pod_automation(environment, "resume", "--pod", "p")
         assert done.out == "resumed pod p\n"
         name = activity_id("p", "x", "b", "comment")
@@ -311,11 +324,15 @@ async def test_operators_have_a_command_line(
             "cancel",
             "reschedule",
             "resume",
+            "policy",
+            "policy",
+            "quiet_hours",
+            "quiet_hours",
             "opt_out",
             "pause",
         ]
         assert entries[0]["outcome"] == {"cancelled": 2, "final": 1}
-        assert entries[3]["actor"] == "bob"
+        assert entries[7]["actor"] == "bob"
         shown = await pod_automation(environment, "audit", "--limit", "2")
         assert "cancel" in shown.out
         assert "pause" not in shown.out
@@ -324,6 +341,64 @@ async def test_operators_have_a_command_line(
     late = await pod_automation(environment, "resume", "--all", "--timeout", "0")
     assert late.code == ExitCode.NO
     assert "is a worker running?" in late.err
+
+
+async def test_a_pod_has_quiet_hours_and_a_policy_of_its_own(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    async with engine(environment):
+        await publish(environment, "x", ["a", "b", "c"], engagement_types=["like", "comment"])
+        await publish(environment, "y", ["a"], pod_id="q")
+        await planned(settings, 7)
+        before = await rows(settings)
+        # It is quiet now, and for the next hours, wherever that is.
+        start, end = (datetime.now(UTC) + timedelta(hours=by) for by in (-1, 12))
+        hours = (f"{start:%H:%M}", f"{end:%H:%M}", "UTC")
+        answer = await pods.set_quiet_hours(*hours, pod_id="p", reason="night", wait_s=60)
+        assert answer.rescheduled == 6
+        quiet_until = end.replace(second=0, microsecond=0)
+        for name, row in (await rows(settings)).items():
+            if row["pod_id"] == "q":
+                assert row["scheduled_for"] == before[name]["scheduled_for"]
+            else:
+                assert row["scheduled_for"] >= quiet_until
+        await publish(environment, "z", ["a"])
+        await planned(settings, 8)
+        late = (await rows(settings))[activity_id("p", "z", "a", "comment")]["scheduled_for"]
+        assert late >= quiet_until
+        await pods.clear_quiet_hours(pod_id="p", wait_s=60)
+
+        await pods.set_policy(
+            "p", comment_min_delay_ms=5_000_000, comment_max_delay_ms=5_000_000, comment_jitter=0
+        )
+        found = {each.kind: each.value for each in await pods.get_controls()}
+        assert found == {
+            "policy": {
+                "comment_min_delay_ms": 5_000_000,
+                "comment_max_delay_ms": 5_000_000,
+                "comment_jitter": 0,
+            }
+        }
+        detected = datetime.now(UTC).replace(microsecond=0)
+        await publish(environment, "w", ["a", "b"], detected_at=detected.isoformat())
+        await planned(settings, 10)
+        for member in "ab":
+            row = (await rows(settings))[activity_id("p", "w", member, "comment")]
+            assert row["scheduled_for"] - detected == timedelta(seconds=5000)
+        await pods.clear_policy("p", wait_s=60)
+        assert await pods.get_controls() == []
+    for call in (
+        pods.set_quiet_hours("22:00", "07:00", "Nowhere/Land", pod_id="p"),
+        pods.set_quiet_hours("22:00", "22:00", "UTC", pod_id="p"),
+        pods.set_quiet_hours("25:00", "07:00", "UTC", pod_id="p"),
+        pods.set_quiet_hours("22:00", "07:00", "UTC"),
+        pods.set_policy("p"),
+        pods.set_policy("p", like_min_delay_ms=5),
+        pods.set_policy("p", like_min_delay_ms=5, like_max_delay_ms=4),
+        pods.set_policy("p", like_jitter=1.0),
+    ):
+        with pytest.raises(InvalidArgumentError):
+            await call
 
 
 async def test_a_cancel_beside_firing_is_true(

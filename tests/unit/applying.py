@@ -36,7 +36,9 @@ class RowsInMemory:
         self.at = -1
         self.orders_given = Orders()
 
-    async def orders(self, topic: str, shard: int, member_ids: Collection[str]) -> Orders:
+    async def orders(
+        self, topic: str, shard: int, member_ids: Collection[str], pod_ids: Collection[str] = ()
+    ) -> Orders:
         assert (topic, shard) == (TOPIC, SHARD)
         given = self.orders_given
         return Orders(given.version, given.opted_out.intersection(member_ids))

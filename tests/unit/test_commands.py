@@ -161,6 +161,25 @@ LATER: dict[str, Any] = {"status": Status.SCHEDULED, "scheduled_for_ms": NOW_MS 
         ("reschedule", {"activity_ids": (X,)}, "as many due_at"),
         ("reschedule", {"post_id": "post"}, "shift_ms, are needed"),
         ("reschedule", {"shift_ms": 5}, "shift_ms, are needed"),
+        ("quiet_hours", {}, "pod_id, or member_id, is needed"),
+        ("quiet_hours", {"pod_id": "pod", "quiet_from": "22:00"}, "or none of them"),
+        (
+            "quiet_hours",
+            {
+                "pod_id": "pod",
+                "quiet_from": "22:00",
+                "quiet_until": "21:00",
+                "time_zone": "UTC",
+            },
+            "up to 20 hours, not 23",
+        ),
+        ("policy", {"member_id": X}, "pod_id is needed"),
+        ("policy", {"pod_id": "pod", "like_min_delay_ms": 5}, "or neither"),
+        (
+            "policy",
+            {"pod_id": "pod", "like_min_delay_ms": 5, "like_max_delay_ms": 4},
+            "0 <= min <= max",
+        ),
     ],
 )
 async def test_a_command_that_makes_no_sense_is_buried(

@@ -1,6 +1,7 @@
 """What a result makes of its activity."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
@@ -49,7 +50,7 @@ def result(outcome: str = "executed", attempt: int = 1, **fields: object) -> Eng
     )
 
 
-def step(of: ActivityRow, by: EngagementExecuted, **options: bool) -> Step:
+def step(of: ActivityRow, by: EngagementExecuted, **options: Any) -> Step:
     found = judge(of, by, RETRIES, NOW_MS, **options)
     assert isinstance(found, Step)
     return found

@@ -332,9 +332,13 @@ async function controls() {
         const page = each.scope === "all" ? null : each.scope;
         const body = each.scope === "all" ? { everybody: true } : { [`${each.scope}_id`]: each.subject };
         const name = each.scope === "all" ? "everything" : `${each.scope} ${each.subject}`;
-        return [words(each.kind), page ? link(page, each.subject, name) : name, time(each.issued_at), each.actor ?? "", each.reason ?? "",
-          each.kind === "paused" ? stopping(name, body, true) : control("Opt in", `Have ${name} take part again?`, "For posts that come from now on.", "opt-in", body, () => `${name} takes part again`)];
-      }), "Nobody is paused, and nobody has opted out."),
+        const value = each.value ? (each.value.zone ? ` ${each.value.from} to ${each.value.until}, ${each.value.zone}` : ` ${Object.entries(each.value).map(([field, n]) => `${words(field)} ${n}`).join(", ")}`) : "";
+        return [`${words(each.kind)}${value}`, page ? link(page, each.subject, name) : name, time(each.issued_at), each.actor ?? "", each.reason ?? "",
+          each.kind === "paused" ? stopping(name, body, true)
+          : each.kind === "quiet_hours" ? control("Remove", `Remove the quiet hours of ${name}?`, "For what is planned from now on.", "quiet-hours", body, () => `${name} has no quiet hours`)
+          : each.kind === "policy" ? control("Remove", `Plan ${name} by the settings again?`, "For posts that come from now on.", "policy", body, () => `${name} is planned by the settings`)
+          : control("Opt in", `Have ${name} take part again?`, "For posts that come from now on.", "opt-in", body, () => `${name} takes part again`)];
+      }), "Nobody is paused, nobody has opted out, and no pod has rules of its own."),
     section("Stop a pod, or a member", form("pod"), form("member")),
   ];
 }

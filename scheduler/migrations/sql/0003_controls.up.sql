@@ -9,25 +9,29 @@ create table controls (
     command_offset bigint      not null,
     actor          text,
     reason         text,
+    value          jsonb,
     issued_at      timestamptz not null,
     updated_at     timestamptz not null default now(),
 
     constraint controls_pkey primary key (partition, kind, scope, subject),
-    constraint controls_kind_check check (kind in ('paused', 'opted_out')),
+    constraint controls_kind_check check (
+        kind in ('paused', 'opted_out', 'quiet_hours', 'policy')
+    ),
     constraint controls_scope_check check (scope in ('all', 'pod', 'member')),
     constraint controls_subject_check check ((subject = '') = (scope = 'all'))
 );
 
 comment on table controls is
-    'What lasts of the commands: who is paused, who has opted out. Each shard has its own, as of its own pod-commands.';
+    'What lasts of the commands: who is paused, who has opted out, when it is quiet, and policies of pods. Each shard has its own, as of its own pod-commands.';
 comment on column controls.partition is 'The shard.';
-comment on column controls.kind is 'paused or opted_out.';
+comment on column controls.kind is 'paused, opted_out, quiet_hours or policy.';
 comment on column controls.scope is 'all, pod or member.';
 comment on column controls.subject is 'Id of the pod or member; empty for all.';
 comment on column controls.active is 'Whether it holds; false once it was taken back.';
 comment on column controls.command_offset is 'Offset in pod-commands of the command that said so last.';
 comment on column controls.actor is 'Who asked for it.';
 comment on column controls.reason is 'Why.';
+comment on column controls.value is 'Of quiet hours and of a policy: what they are.';
 comment on column controls.issued_at is 'When it was asked for.';
 comment on column controls.updated_at is 'When it was applied.';
 
