@@ -126,20 +126,13 @@ def control(command: PodCommand, offset: int) -> Control:
     """What lasts of `command`, which stands at `offset`."""
     kind: Kind = "opted_out"
     active = command.command in ("pause", "opt_out")
-    value: Mapping[str, str | float] | None = None
+    value = _value_of(command)
     if command.command in ("pause", "resume"):
         kind = "paused"
     elif command.command == "quiet_hours":
-        kind, active = "quiet_hours", command.quiet_from is not None
-        if active:
-            value = {
-                "from": command.quiet_from or "",
-                "until": command.quiet_until or "",
-                "zone": command.time_zone or "",
-            }
+        kind, active = "quiet_hours", value is not None
     elif command.command == "policy":
-        kind, value = "policy", _policy_of(command) or None
-        active = value is not None
+        kind, active = "policy", value is not None
     return Control(
         kind=kind,
         subject=subject(command),
@@ -165,8 +158,21 @@ def applied(command: PodCommand, offset: int, outcome: Mapping[str, int]) -> App
         issued_at_ms=millis(command.issued_at),
         actor=_plain(command.actor) or ("dispatcher" if reported else None),
         reason=_plain(command.reason),
+        value=_value_of(command),
         outcome=outcome,
     )
+
+
+def _value_of(command: PodCommand) -> Mapping[str, str | float] | None:
+    if command.command == "quiet_hours" and command.quiet_from is not None:
+        return {
+            "from": command.quiet_from,
+            "until": command.quiet_until or "",
+            "zone": command.time_zone or "",
+        }
+    if command.command == "policy":
+        return _policy_of(command) or None
+    return None
 
 
 def _plain(text: str | None) -> str | None:

@@ -104,7 +104,7 @@ class Selection(Struct, frozen=True):
 class AppliedCommand(Struct, frozen=True, kw_only=True):
     """A command that a shard has applied, for the audit; times in milliseconds UTC.
 
-    `scope` and `name` say what it was about; `outcome` counts activities by what became of them.
+    `scope` and `name` say what it was about; `value` is that of a control; `outcome` counts activities by what became of them.
     """
 
     command_offset: int
@@ -115,6 +115,7 @@ class AppliedCommand(Struct, frozen=True, kw_only=True):
     name: str = ""
     actor: str | None = None
     reason: str | None = None
+    value: Mapping[str, str | int | float] | None = None
     outcome: Mapping[str, int] = MappingProxyType({})
 
 

@@ -479,14 +479,15 @@ def audit(
         made.add_column(name)
     for each in found:
         about = each.scope if not each.subject else f"{each.scope} {printable(each.subject)}"
-        numbers = (f"{n:,} {name.replace('_', ' ')}" for name, n in each.outcome.items() if n)
+        numbers = [f"{n:,} {name.replace('_', ' ')}" for name, n in each.outcome.items() if n]
+        came = [_value(each.value)] if each.value else []
         made.add_row(
             rfc3339(millis(each.applied_at)),
             each.command,
             escape(about),
             escape(printable(each.actor or "")),
             escape(printable(each.reason or "")),
-            ", ".join(numbers),
+            escape(", ".join([*came, *numbers])),
         )
     table(made)
 

@@ -183,7 +183,7 @@ class ActivityHistory(Result, frozen=True, kw_only=True):
 class AuditEntry(Result, frozen=True, kw_only=True):
     """A command: who asked for what, when and why, and what came of it.
 
-    `offsets` tell where it stands in `pod-commands`, by partition.
+    `value` is as of `ControlState`; `offsets` tell where it stands in `pod-commands`, by partition.
     """
 
     command_id: str
@@ -195,6 +195,7 @@ class AuditEntry(Result, frozen=True, kw_only=True):
     issued_at: datetime
     applied_at: datetime
     shards: int
+    value: Mapping[str, str | float] | None
     outcome: Mapping[str, int]
     offsets: Mapping[int, int]
 

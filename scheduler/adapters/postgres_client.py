@@ -130,6 +130,7 @@ class Audited(Struct, frozen=True, kw_only=True):
     issued_at: datetime
     applied_at: datetime
     shards: int
+    value: Mapping[str, str | float] | None
     outcome: Mapping[str, int]
     offsets: Mapping[int, int]
 
@@ -274,6 +275,7 @@ class PostgresClient(PostgresRecord):
                 issued_at=row["issued_at"],
                 applied_at=row["applied_at"],
                 shards=row["shards"],
+                value=orjson.loads(row["value"] or "null"),
                 outcome=summed(orjson.loads(row["outcomes"])),
                 offsets=dict(zip(row["partitions"], row["offsets"], strict=True)),
             )

@@ -301,6 +301,7 @@ def _applied(verdict: Verdict) -> str | None:
                 "reason": each.reason,
                 "scope": each.scope,
                 "subject": each.name,
+                "value": each.value,
                 "issued_ms": each.issued_at_ms,
                 "outcome": dict(each.outcome),
             }

@@ -3,7 +3,7 @@
 select
     regexp_replace(event_id, ':[0-9]+$', '') as command_id, command, actor, reason, scope, subject,
     min(issued_at) as issued_at, max(applied_at) as applied_at, count(*) as shards,
-    jsonb_agg(outcome)::text as outcomes,
+    jsonb_agg(outcome)::text as outcomes, min(value::text) as value,
     array_agg(partition order by partition) as partitions,
     array_agg(command_offset order by partition) as offsets
 from commands

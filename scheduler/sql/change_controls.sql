@@ -36,15 +36,15 @@
     ),
     applied as (
         insert into commands (
-            partition, command_offset, event_id, command, actor, reason, scope, subject, issued_at,
-            outcome
+            partition, command_offset, event_id, command, actor, reason, scope, subject, value,
+            issued_at, outcome
         )
         select
-            $2, command_offset, event_id, command, actor, reason, scope, subject,
+            $2, command_offset, event_id, command, actor, reason, scope, subject, value,
             timestamptz 'epoch' + issued_ms * interval '1 millisecond', outcome
         from jsonb_to_recordset($18::text::jsonb) as command (
             command_offset bigint, event_id text, command text, actor text, reason text, scope text,
-            subject text, issued_ms bigint, outcome jsonb
+            subject text, value jsonb, issued_ms bigint, outcome jsonb
         )
         where exists (select from moved)
         on conflict (partition, command_offset) do nothing

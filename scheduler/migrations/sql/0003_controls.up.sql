@@ -50,6 +50,7 @@ create table commands (
     reason         text,
     scope          text        collate "C" not null,
     subject        text        collate "C" not null default '',
+    value          jsonb,
     issued_at      timestamptz not null,
     applied_at     timestamptz not null default now(),
     outcome        jsonb       not null default '{}',
@@ -69,6 +70,7 @@ comment on column commands.actor is 'Who asked for it.';
 comment on column commands.reason is 'Why.';
 comment on column commands.scope is 'What it was about: activities, post, member, pod or all.';
 comment on column commands.subject is 'Id of the post, member or pod.';
+comment on column commands.value is 'Quiet hours, or of a policy what it is.';
 comment on column commands.issued_at is 'When it was asked for.';
 comment on column commands.applied_at is 'When this shard had applied it.';
 comment on column commands.outcome is 'Numbers of activities, by what became of them.';
