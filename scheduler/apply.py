@@ -19,11 +19,12 @@ from scheduler.batch import Item, chunks, parted, read
 from scheduler.controls import Orders
 from scheduler.errors import DataRefusedError, StoreUnavailableError
 from scheduler.patience import Patience
-from scheduler.planner import extended, plan
+from scheduler.planner import DAY_MS, extended, plan, planned_for
 from scheduler.policy import PacingPolicy
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.timer import Timer
 from schemas.events import PostDetected
+from schemas.times import millis
 
 READ_BACK_OFFSETS = 200
 """Source offsets read back at once: a Redis that lost an hour must not be held in one script."""
@@ -135,7 +136,7 @@ class PostDetectedApplier:
 
     async def _commit(self, piece: Sequence[Item[PostDetected]]) -> _Applied:
         """Bring `piece` into the record, by one swap of its watermark."""
-        lost_at: tuple[int, int] | None = None
+        lost_at: tuple[int, Orders] | None = None
         while True:
             at = self._record_at
             if at is None or piece[0].offset <= at:
@@ -149,21 +150,27 @@ class PostDetectedApplier:
                 # it, and never be sent back.
                 return _Applied(at, at, (), covered)
             orders = await self._orders(new)
-            if (at, orders.version) == lost_at:
+            if (at, orders) == lost_at:
                 raise StoreUnavailableError("PostgreSQL", f"its watermark {at} is stale")
             rows = await self._planned(new, orders)
             upto = new[-1].offset
             # In doubt until the answer is here.
             self._record_at = self._orders_version = None
             there = await self._record.apply_plan(
-                self._topic, self._shard, at, upto, rows, decided_by=orders.version
+                self._topic,
+                self._shard,
+                at,
+                upto,
+                rows,
+                decided_by=orders.version,
+                plans=orders.plans,
             )
             if there is not None:
                 self._record_at, self._orders_version = upto, orders.version
                 if there:
                     rows = [row for row in rows if row.activity_id not in there]
                 return _Applied(at, upto, rows, covered)
-            lost_at = (at, orders.version)
+            lost_at = (at, orders)
 
     async def _orders(self, items: Sequence[Item[PostDetected]]) -> Orders:
         """What is to be known of the members in `items`; asked for where anything ever was."""
@@ -172,7 +179,13 @@ class PostDetectedApplier:
         events = [item.event for item in items if item.event is not None]
         members = {name for event in events for name in event.member_ids}
         pods = {event.pod_id for event in events}
-        return await self._record.orders(self._topic, self._shard, members, pods)
+        orders = await self._record.orders(self._topic, self._shard, members, pods)
+        if orders.caps:
+            # Read after how many plans there were: those that come meanwhile are refused.
+            from_ms = min(millis(event.detected_at) for event in events) - DAY_MS
+            times = await self._record.member_times(list(orders.caps), from_ms)
+            orders = replace(orders, times=times)
+        return orders
 
     async def _planned(
         self, items: Sequence[Item[PostDetected]], orders: Orders
@@ -197,6 +210,7 @@ class PostDetectedApplier:
                 continue
             if planned:
                 plans[event.post_id] = extended(existing, planned)
+                orders = planned_for(orders, planned)
                 rows += planned
             unyielded += item.rows
             if unyielded >= PLANNED_PER_TURN:

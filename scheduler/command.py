@@ -57,6 +57,9 @@ def fault(command: PodCommand) -> str | None:
         case "opt_out" | "opt_in":
             if named != ["member_id"]:
                 return "member_id is needed, and nothing else allowed"
+        case "daily_cap":
+            if named != ["member_id"]:
+                return "member_id is needed, and nothing else allowed"
         case "quiet_hours":
             return _quiet_fault(command, named)
         case "policy":
@@ -131,8 +134,8 @@ def control(command: PodCommand, offset: int) -> Control:
         kind = "paused"
     elif command.command == "quiet_hours":
         kind, active = "quiet_hours", value is not None
-    elif command.command == "policy":
-        kind, active = "policy", value is not None
+    elif command.command in ("policy", "daily_cap"):
+        kind, active = command.command, value is not None
     return Control(
         kind=kind,
         subject=subject(command),
@@ -172,6 +175,8 @@ def _value_of(command: PodCommand) -> Mapping[str, str | float] | None:
         }
     if command.command == "policy":
         return _policy_of(command) or None
+    if command.command == "daily_cap" and command.daily_cap is not None:
+        return {"cap": command.daily_cap}
     return None
 
 

@@ -315,7 +315,7 @@ class CommandApplier(RowApplier[PodCommand]):
                 case "pause" | "resume":
                     ledger.pauses[subject(command)] = command.command == "pause"
                     controls["paused", subject(command)] = control(command, item.offset)
-                case "policy" | "quiet_hours":
+                case "policy" | "quiet_hours" | "daily_cap":
                     controls[command.command, subject(command)] = control(command, item.offset)
                     binding = self._others
                 case "opt_in":

@@ -12,7 +12,7 @@ from scheduler.quiet_hours import QuietHours, minute_of
 
 Scope = Literal["all", "pod", "member", "opted_out"]
 SelectionScope = Literal["all", "post", "pod", "member"]
-Kind = Literal["paused", "opted_out", "quiet_hours", "policy"]
+Kind = Literal["paused", "opted_out", "quiet_hours", "policy", "daily_cap"]
 
 OPTED_OUT = "the member has opted out"
 """The reason of what is cancelled for it."""
@@ -48,7 +48,8 @@ class Control(Struct, frozen=True, kw_only=True):
     actor: str | None = None
     reason: str | None = None
     value: Mapping[str, str | int | float] | None = None
-    """Of quiet hours: `from`, `until`, `zone`; of a policy the fields that differ."""
+    """Of quiet hours: `from`, `until`, `zone`; of a policy the fields that differ; of a daily cap
+    `cap`."""
 
 
 class Orders(Struct, frozen=True):
@@ -63,6 +64,12 @@ class Orders(Struct, frozen=True):
     quiet: Mapping[Subject, QuietHours] = MappingProxyType({})
     policies: Mapping[str, Mapping[str, float]] = MappingProxyType({})
     """By pod, the fields of its policy that differ from the settings."""
+    caps: Mapping[str, int] = MappingProxyType({})
+    """By member, how many may fall due in any 24 hours."""
+    plans: Mapping[str, int] = MappingProxyType({})
+    """By member with a cap, how many plans there were: one that knows of fewer is refused."""
+    times: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    """By member with a cap, when what is planned falls due, or fell due not long ago (ms)."""
 
     def quiet_for(self, pod_id: str, member_id: str) -> tuple[QuietHours, ...]:
         """When nothing of theirs is to fall due."""
@@ -77,8 +84,14 @@ class Orders(Struct, frozen=True):
         return settings if own is None else with_fields(settings, own)
 
     @classmethod
-    def of(cls, version: int, found: Iterable[tuple[str, Subject, Any]]) -> "Orders":
-        """From controls that hold: kind, whom they are about, and value."""
+    def of(
+        cls,
+        version: int,
+        found: Iterable[tuple[str, Subject, Any]],
+        plans: Mapping[str, int] = MappingProxyType({}),
+    ) -> "Orders":
+        """From controls that hold: kind, whom they are about, and value; and from `plans`."""
+        caps: dict[str, int] = {}
         opted_out: set[str] = set()
         quiet: dict[Subject, QuietHours] = {}
         policies: dict[str, Mapping[str, float]] = {}
@@ -91,7 +104,10 @@ class Orders(Struct, frozen=True):
                 )
             elif kind == "policy":
                 policies[subject.name] = value
-        return cls(version, frozenset(opted_out), quiet, policies)
+            elif kind == "daily_cap":
+                caps[subject.name] = int(value["cap"])
+        counted = {name: plans.get(name, 0) for name in caps}
+        return cls(version, frozenset(opted_out), quiet, policies, caps, counted)
 
 
 class Selection(Struct, frozen=True):
@@ -104,7 +120,8 @@ class Selection(Struct, frozen=True):
 class AppliedCommand(Struct, frozen=True, kw_only=True):
     """A command that a shard has applied, for the audit; times in milliseconds UTC.
 
-    `scope` and `name` say what it was about; `value` is that of a control; `outcome` counts activities by what became of them.
+    `scope` and `name` say what it was about; `value` is that of a control; `outcome` counts
+    activities by what became of them.
     """
 
     command_offset: int

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from scheduler.activity import ActivityRow, PlannedActivity, PostPlan
 from scheduler.controls import OPTED_OUT, Orders
 from scheduler.policy import DelayWindow, PacingPolicy
@@ -13,6 +15,8 @@ from schemas.ids import activity_id
 from schemas.times import LATEST_MS, millis
 
 NO_ORDERS = Orders()
+
+DAY_MS = 86_400_000
 
 
 def plan(
@@ -32,7 +36,8 @@ def plan(
     out are skipped: they say so, have the time that they would have had, and take no place under
     the cap. Quiet hours of the pod or the member do not count as delay: what would fall due behind
     their beginning comes later by as much, in the same order; and where the cap moves a like into
-    them, on to the first free time behind them.
+    them, on to the first free time behind them. What would break a member's daily cap comes later
+    likewise.
 
     A member's place among the others depends on the event alone and never on `existing`, so that
     a replay finds the times it found before. Fold the result into `existing` with `extended`
@@ -41,6 +46,12 @@ def plan(
     members = [member for member in dict.fromkeys(event.member_ids) if member != event.author_id]
     base_ms = millis(event.detected_at)
     policy = orders.policy(event.pod_id, policy)
+
+    days = {
+        name: CappedTimes(orders.times.get(name, ()), cap, DAY_MS)
+        for name, cap in orders.caps.items()
+        if name in members
+    }
 
     def planned(
         engagement_type: EngagementType, window: DelayWindow, capped: CappedTimes | None
@@ -61,7 +72,7 @@ def plan(
                 event.post_id,
                 member,
                 engagement_type,
-                due_ms if capped is None or skipped else _placed(capped, due_ms, quiet),
+                due_ms if skipped else _placed(capped, due_ms, quiet, days.get(member)),
                 source_offset,
                 skipped,
             )
@@ -75,15 +86,38 @@ def plan(
     return activities
 
 
-def _placed(capped: CappedTimes, due_ms: int, quiet: Sequence[QuietHours]) -> int:
-    """The first time from `due_ms` on that keeps the cap and is not quiet."""
-    if not quiet:
-        return capped.place(due_ms)
+def _placed(
+    capped: CappedTimes | None,
+    due_ms: int,
+    quiet: Sequence[QuietHours] = (),
+    day: CappedTimes | None = None,
+) -> int:
+    """The first time from `due_ms` on that keeps the cap of the post and that of the member's day,
+    and is not quiet. It counts for both from now on."""
+    if not quiet and day is None:
+        return due_ms if capped is None else capped.place(due_ms)
     while True:
-        free_ms = capped.first_free(due_ms)
-        due_ms = free_from(quiet, free_ms)
-        if due_ms == free_ms:
-            return capped.place(due_ms)
+        free_ms = due_ms if capped is None else capped.first_free(due_ms)
+        free_ms = free_from(quiet, free_ms)
+        free_ms = free_ms if day is None else day.first_free(free_ms)
+        if free_ms == due_ms:
+            break
+        due_ms = free_ms
+    for each in (capped, day):
+        if each is not None:
+            each.place(due_ms)
+    return due_ms
+
+
+def planned_for(orders: Orders, activities: Iterable[PlannedActivity]) -> Orders:
+    """`orders` after `activities` were planned: they count for the caps of their members."""
+    if not orders.caps:
+        return orders
+    times = {name: list(orders.times.get(name, ())) for name in orders.caps}
+    for each in activities:
+        if each.member_id in times and each.skipped is None:
+            times[each.member_id].append(each.scheduled_for_ms)
+    return replace(orders, times={name: tuple(sorted(each)) for name, each in times.items()})
 
 
 def scheduled_times(

@@ -28,6 +28,7 @@ from scheduler.timer import Timer
 from schemas.events import PodCommand, WheelCursor
 
 NOTHING_BEFORE: Mapping[str, int] = MappingProxyType({})
+NO_PLANS: Mapping[str, int] = MappingProxyType({})
 NOBODY: Mapping[Subject, bool] = MappingProxyType({})
 
 
@@ -349,11 +350,14 @@ class Record(Protocol):
         activities: Sequence[PlannedActivity],
         *,
         decided_by: int | None = None,
+        plans: Mapping[str, int] = NO_PLANS,
     ) -> frozenset[str] | None:
         """Insert `activities` as `scheduled`, or as `cancelled` those that are skipped, and move
         the watermark, in one statement.
 
         `decided_by` is the version of the `Orders` that they were planned by; None: none matter.
+        `plans` are those of the `Orders`, of members with a daily cap: where somebody has planned
+        for one of them since, in whatever shard, nothing changes either.
 
         Returns the ids that were there already and were left as they are (mostly none); None when
         the watermark is not at `expected`, or `decided_by` is not the last version, and then
@@ -364,6 +368,12 @@ class Record(Protocol):
         self, topic: str, shard: int, member_ids: Collection[str], pod_ids: Collection[str] = ()
     ) -> Orders:
         """What those who apply `topic` must know of these members and pods."""
+
+    async def member_times(
+        self, member_ids: Collection[str], from_ms: int
+    ) -> Mapping[str, tuple[int, ...]]:
+        """When what is planned for each of these members falls due, or fell due from `from_ms` on,
+        of all shards: what was sent or will be."""
 
     async def skipped_between(self, shard: int, after: int, upto: int) -> Sequence[Announcement]:
         """What was planned from source offsets in (after, upto] to be skipped, and has not been

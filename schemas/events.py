@@ -67,6 +67,7 @@ CommandName = Literal[
     "opt_in",
     "quiet_hours",
     "policy",
+    "daily_cap",
     "postpone",
     "expire",
 ]
@@ -199,7 +200,9 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     taken back; what was cancelled stays so. `quiet_hours`: nothing of `pod_id` or `member_id` is to
     fall due between `quiet_from` and `quiet_until` by the clocks of `time_zone`; without these, at
     any hour again. `policy`: from now on the posts of `pod_id` are planned by these delays, this
-    jitter and this cap, and by the engine's settings where there are none. Of these, what is about
+    jitter and this cap, and by the engine's settings where there are none. `daily_cap`: of
+    `member_id` at most so many are planned to fall due in any 24 hours; without it, any number. Of
+    these, what is about
     a pod, a member or everybody is to be written to every partition.
 
     `postpone` and `expire` are the dispatcher's, about timers that it has found overdue: those of
@@ -241,6 +244,10 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     comment_min_delay_ms: Annotated[DelayMs | None, Meta(description="For `policy`.")] = None
     comment_max_delay_ms: Annotated[DelayMs | None, Meta(description="For `policy`.")] = None
     comment_jitter: Annotated[Jitter | None, Meta(description="For `policy`.")] = None
+    daily_cap: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)] | None,
+        Meta(description="For `daily_cap`: how many in any 24 hours, at most."),
+    ] = None
     quiet_from: Annotated[
         ClockTime | None, Meta(description="For `quiet_hours`: when they begin, as 22:00.")
     ] = None

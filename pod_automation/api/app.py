@@ -23,6 +23,7 @@ from pod_automation.api.access import Caller, Limiter, Role, Tokens
 from pod_automation.api.bodies import (
     ActivityId,
     Cancel,
+    DailyCap,
     Id,
     Member,
     Policy,
@@ -434,6 +435,18 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
                 await client.set_policy(body.pod_id, **own, reason=body.reason, wait_s=body.wait_s)
             )
         return _json(await client.clear_policy(body.pod_id, reason=body.reason, wait_s=body.wait_s))
+
+    @app.post("/v1/daily-cap", tags=["act"], responses=_answer("CommandAnswer"))
+    async def daily_cap(body: DailyCap, caller: Caller = operator) -> Response:
+        """Set or take back how many engagements of a member are planned for any 24 hours."""
+        client, words = acting(caller), body.reason
+        if body.cap is not None:
+            return _json(
+                await client.set_daily_cap(
+                    body.member_id, body.cap, reason=words, wait_s=body.wait_s
+                )
+            )
+        return _json(await client.clear_daily_cap(body.member_id, reason=words, wait_s=body.wait_s))
 
     @app.post("/v1/dead-letters/replay", tags=["act"], responses=_answer("Replayed"))
     async def replay(body: Replay, _: Caller = operator) -> Response:

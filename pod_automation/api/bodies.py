@@ -116,6 +116,13 @@ class Policy(_Command):
         return self.model_dump(exclude_none=True, exclude={"pod_id", "reason", "wait_s"})
 
 
+class DailyCap(_Command):
+    """How many engagements of a member may be planned for any 24 hours; null: any number."""
+
+    member_id: Id
+    cap: Annotated[int, Field(ge=1, le=100_000)] | None = None
+
+
 class Member(_Command):
     """The member it is about."""
 

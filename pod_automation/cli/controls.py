@@ -333,6 +333,40 @@ def policy(
     _show(answer, json_output, f"pod {pod} has a policy of its own")
 
 
+def daily_cap(
+    member: Annotated[str, typer.Argument(metavar="MEMBER", help="The member's id.")],
+    cap: Annotated[
+        int | None, typer.Option("--cap", min=1, max=100_000, help="How many, at most.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Have none any more.")] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Plan at most so many engagements of a member for any 24 hours, over all pods.
+
+    What would be one too many comes later. What is planned stays, and counts.
+
+    \b
+    Examples:
+      pod-automation daily-cap ann --cap 10
+      pod-automation daily-cap ann --off
+    """
+    if off == (cap is not None):
+        raise typer.BadParameter("give --cap or --off")
+    if cap is None:
+        answer = _ask(
+            actor, lambda pods: pods.clear_daily_cap(member, reason=reason, wait_s=timeout_s)
+        )
+        _show(answer, json_output, f"member {member} has no daily cap")
+        return
+    answer = _ask(
+        actor, lambda pods: pods.set_daily_cap(member, cap, reason=reason, wait_s=timeout_s)
+    )
+    _show(answer, json_output, f"member {member} has at most {cap:,} in any 24 hours")
+
+
 def _window(kind: str, text: str | None) -> dict[str, int]:
     if text is None:
         return {}
@@ -346,8 +380,8 @@ def _window(kind: str, text: str | None) -> dict[str, int]:
 
 
 def controls(json_output: AsJson = False) -> None:
-    """List who is paused, who has opted out, quiet hours and policies of pods: since when, by whom,
-    and why.
+    """List who is paused, who has opted out, quiet hours, policies of pods and daily caps: since
+    when, by whom, and why.
 
     \b
     Example:
@@ -501,6 +535,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     opt_in,
     quiet_hours,
     policy,
+    daily_cap,
     controls,
     history,
     audit,

@@ -6,6 +6,8 @@ from copy import copy
 from datetime import timedelta
 from typing import Any, Self
 
+from msgspec.structs import replace
+
 from pod_automation.client.activities import dispatch_now, find, report
 from pod_automation.client.arguments import (
     a_number,
@@ -35,7 +37,7 @@ from pod_automation.client.sender import Outgoing, default_shard
 from pod_automation.client.stores import Stores
 from scheduler.activity import ActivityRow, PostPlan, Status
 from scheduler.adapters.postgres_client import PendingActivity
-from scheduler.planner import NO_ORDERS
+from scheduler.planner import DAY_MS, NO_ORDERS
 from scheduler.policy import DelayWindow
 from scheduler.settings import Settings, load_settings
 from scheduler.stagger import delay_ms, seed_of
@@ -170,6 +172,12 @@ class PodAutomation(Operations):
             orders = await self._stores.record(
                 lambda record: record.orders(topic, shard, found.member_ids, [found.pod_id])
             )
+            if orders.caps:
+                from_ms = millis(found.detected_at) - DAY_MS
+                times = await self._stores.record(
+                    lambda record: record.member_times(list(orders.caps), from_ms)
+                )
+                orders = replace(orders, times=times)
         plan = existing.get(found.post_id, PostPlan())
         return preview(found, self.settings.policy, plan, orders)
 

@@ -27,6 +27,7 @@ CONTROL_WAIT_S = 60.0
 MAX_ACTIVITIES = 10_000
 MAX_AUDIT = 10_000
 MAX_PAGE = 1_000
+MAX_DAILY_CAP = 100_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -227,6 +228,30 @@ class Operations:
         """Plan the posts of a pod by the settings again."""
         return await self._to_all("policy", pod_id, None, wait_s, self._words(reason))
 
+    async def set_daily_cap(
+        self,
+        member_id: str,
+        cap: int,
+        *,
+        reason: str | None = None,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> CommandAnswer:
+        """Plan at most `cap` engagements of a member to fall due in any 24 hours, over all pods.
+
+        What would be one too many comes later. It counts what is planned and what was sent; what is
+        planned stays. It holds for posts that come from now on.
+        """
+        a_number("cap", cap, 1, MAX_DAILY_CAP)
+        return await self._to_all(
+            "daily_cap", None, member_id, wait_s, self._words(reason) | {"daily_cap": cap}
+        )
+
+    async def clear_daily_cap(
+        self, member_id: str, *, reason: str | None = None, wait_s: float = CONTROL_WAIT_S
+    ) -> CommandAnswer:
+        """Have no daily cap any more, for posts that come from now on."""
+        return await self._to_all("daily_cap", None, member_id, wait_s, self._words(reason))
+
     async def get_activities(
         self,
         *,
@@ -264,8 +289,8 @@ class Operations:
         return PodPage(pods=pods, next=pods[-1] if len(pods) == limit else None)
 
     async def get_controls(self) -> list[ControlState]:
-        """What holds: who is paused, who has opted out, quiet hours, policies of pods; the oldest
-        first."""
+        """What holds: who is paused, who has opted out, quiet hours, policies of pods, daily caps;
+        the oldest first."""
         found = await self._stores.record(lambda record: record.controls())
         return [msgspec.convert(each, ControlState, from_attributes=True) for each in found]
 

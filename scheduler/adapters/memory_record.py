@@ -38,7 +38,7 @@ from scheduler.controls import (
 )
 from scheduler.errors import DataRefusedError
 from scheduler.ledger import told
-from scheduler.ports import RecordCounts
+from scheduler.ports import NO_PLANS, RecordCounts
 from scheduler.progress import latest_dispatched, may_date, may_dispatch
 from scheduler.stats import ActivityCounts
 from scheduler.timer import Timer
@@ -169,6 +169,7 @@ class MemoryRecord:
         self._engagements: Counter[str] = Counter()
         self._controls: dict[tuple[int, Kind, Subject], Control] = {}
         self._versions_of: dict[tuple[str, int], int] = {}
+        self._plans: dict[str, int] = {}
         self._applied: dict[tuple[int, int], AppliedCommand] = {}
 
     @property
@@ -227,12 +228,17 @@ class MemoryRecord:
         activities: Sequence[PlannedActivity],
         *,
         decided_by: int | None = None,
+        plans: Mapping[str, int] = NO_PLANS,
     ) -> frozenset[str] | None:
         """See `Record.apply_plan`."""
+        if any(self._plans.get(name) != count for name, count in plans.items()):
+            return None
         for each in activities:
             _check(each)
         if not self._swap(topic, shard, expected, upto, decided_by):
             return None
+        for name in plans:
+            self._plans[name] += 1
         planned = {each.activity_id for each in activities}
         inserted = {
             each.activity_id
@@ -293,7 +299,20 @@ class MemoryRecord:
                 for (of, kind, subject), control in self._controls.items()
                 if of == shard and subject in asked and control.active
             ),
+            self._plans,
         )
+
+    async def member_times(
+        self, member_ids: Collection[str], from_ms: int
+    ) -> Mapping[str, tuple[int, ...]]:
+        """See `Record.member_times`."""
+        found: dict[str, list[int]] = {name: [] for name in member_ids}
+        left = (Status.PENDING, Status.CANCELLED, Status.EXPIRED)
+        for row in self._rows.values():
+            due_ms = row.scheduled_for_ms
+            if row.member_id in found and row.status not in left and (due_ms or -1) >= from_ms:
+                found[row.member_id].append(due_ms or 0)
+        return {name: tuple(sorted(times)) for name, times in found.items()}
 
     async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
         """See `Record.rows`."""
@@ -322,6 +341,8 @@ class MemoryRecord:
             return None
         for control in verdict.controls:
             self._controls[shard, control.kind, control.subject] = control
+            if control.kind == "daily_cap" and control.active:
+                self._plans.setdefault(control.subject.name, 0)
             for other in verdict.binding:
                 self._versions_of[other, shard] = max(
                     control.command_offset, self._versions_of.get((other, shard), -1)

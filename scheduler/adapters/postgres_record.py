@@ -29,6 +29,7 @@ from scheduler.adapters.postgres_snapshot import PostgresSnapshot
 from scheduler.controls import NO_VERDICT, Orders, Subject, Verdict
 from scheduler.errors import DataRefusedError
 from scheduler.ledger import told
+from scheduler.ports import NO_PLANS
 from scheduler.progress import BEFORE_DISPATCHED, latest_dispatched
 from scheduler.sql import query
 from scheduler.stats import ActivityCounts
@@ -115,6 +116,7 @@ class PostgresRecord:
         activities: Sequence[PlannedActivity],
         *,
         decided_by: int | None = None,
+        plans: Mapping[str, int] = NO_PLANS,
     ) -> frozenset[str] | None:
         """See `Record.apply_plan`."""
         skipped = any(each.skipped for each in activities)
@@ -129,6 +131,8 @@ class PostgresRecord:
             [each.source_offset for each in activities],
             [each.skipped for each in activities] if skipped else None,
             decided_by,
+            list(plans) or None,
+            list(plans.values()) or None,
         )
         try:
             row = await self._one("apply_plan", *arguments)
@@ -160,7 +164,17 @@ class PostgresRecord:
         return Orders.of(
             row["version"],
             ((kind, Subject(scope, name), value) for kind, scope, name, value in found),
+            orjson.loads(row["plans"] or "{}"),
         )
+
+    async def member_times(
+        self, member_ids: Collection[str], from_ms: int
+    ) -> Mapping[str, tuple[int, ...]]:
+        """See `Record.member_times`."""
+        found: dict[str, list[int]] = {name: [] for name in member_ids}
+        for row in await self._all("member_times", list(member_ids), from_ms):
+            found[row["member_id"]].append(row["due_ms"])
+        return {name: tuple(sorted(times)) for name, times in found.items()}
 
     async def rows(self, activity_ids: Sequence[str]) -> Mapping[str, ActivityRow]:
         """See `Record.rows`. What is no UUID is nobody's id."""

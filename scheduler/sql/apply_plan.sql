@@ -3,6 +3,8 @@
 --   columns: texts joined by unit separators: $5 ids, $6 pods, $7 posts, $8 members, $9 types;
 --   bigint[]: $10 due (ms), $11 offsets; $12 text[]: reasons why they are `cancelled` at once (null:
 --   none is; of those that are not: null); $13 bigint: the controls they were planned by (null: any)
+--   $14 text[]: members with a daily cap among them (null: none), $15 bigint[]: of each, how many
+--   plans it was planned on top of
 -- Texts are joined since the driver spends four times as long on an array as on one long text. One
 -- that holds a separator would make its column longer than the others, which is refused: unnest()
 -- fills the others up with nulls.
@@ -10,9 +12,15 @@
 -- apply_plan_around.sql does what this one could not. Mostly none is, since the planner has looked,
 -- and an insert that need not expect conflicts costs a quarter less.
 with
-    permitted as (select true as yes, $13::bigint as decided_by),
+--@include capped_members.sql
+    ,
 --@include move_watermark.sql
     ,
+    counted as (
+        update member_plans as member
+        set plans = member.plans + 1
+        where member_id = any($14::text[]) and exists (select from moved)
+    ),
     inserted as (
         insert into pod_activities (
             id, pod_id, post_id, member_id, engagement_type, status, last_error, scheduled_for,

@@ -1,5 +1,5 @@
--- The part of change.sql that commands alone have: what they changed of activities, what lasts of them,
--- and that they were applied.
+-- The part of change.sql that commands alone have: what they changed of activities, what lasts of
+-- them, and that they were applied.
     audited as (
         insert into activity_changes (
             partition, command_offset, activity_id, was, became, was_scheduled_for, scheduled_for
@@ -33,6 +33,16 @@
             value = excluded.value,
             issued_at = excluded.issued_at,
             updated_at = now()
+    ),
+    -- From the first cap on; it does no harm afterwards.
+    capped as (
+        insert into member_plans (member_id)
+        select subject
+        from jsonb_to_recordset($17::text::jsonb) as control (
+            kind text, subject text, active boolean
+        )
+        where kind = 'daily_cap' and active and exists (select from moved)
+        on conflict (member_id) do nothing
     ),
     applied as (
         insert into commands (

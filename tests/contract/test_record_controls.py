@@ -262,3 +262,30 @@ async def test_applying_a_command_twice_notes_it_once(store: Store) -> None:
     assert await record.change(COMMANDS, SHARD, -1, 1, [], by="command", verdict=verdict) == {}
     assert await record.change(COMMANDS, SHARD, -1, 1, [], by="command", verdict=verdict) is None
     assert await record.change(COMMANDS, SHARD, 1, 1, [], by="command", verdict=verdict) == {}
+
+
+async def test_shards_plan_for_a_capped_member_one_after_the_other(store: Store) -> None:
+    record = store.record
+    cap = a_control("daily_cap", MEMBER, 1, value={"cap": 3})
+    assert await order(record, -1, 1, cap, binding=[TOPIC])
+    orders = await record.orders(TOPIC, SHARD, ["m", "n"])
+    assert (orders.version, orders.caps, orders.plans) == (1, {"m": 3}, {"m": 0})
+    first, second = planned(0, member="m"), planned(1, member="m", post="q", due_ms=DUE_MS + 5)
+
+    async def apply(shard: int, at: int, activity: Any, known: int) -> Any:
+        return await record.apply_plan(
+            TOPIC, shard, at, at + 1, [activity], plans={"m": known}, decided_by=None
+        )
+
+    assert await apply(SHARD, -1, first, 0) == frozenset()
+    # Another shard has planned by what it knew before.
+    assert await apply(SHARD + 1, -1, second, 0) is None
+    assert await record.watermark(TOPIC, SHARD + 1) == -1
+    assert await apply(SHARD + 1, -1, second, 1) == frozenset()
+    assert (await record.orders(TOPIC, SHARD, ["m"])).plans == {"m": 2}
+    assert await record.member_times(["m", "n"], DUE_MS) == {"m": (DUE_MS, DUE_MS + 5), "n": ()}
+    assert await record.member_times(["m"], DUE_MS + 1) == {"m": (DUE_MS + 5,)}
+    off = a_control("daily_cap", MEMBER, 2, active=False)
+    assert await order(record, 1, 2, off, binding=[TOPIC])
+    found = await record.orders(TOPIC, SHARD, ["m"])
+    assert (found.caps, found.plans) == ({}, {})

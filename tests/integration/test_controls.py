@@ -401,6 +401,38 @@ async def test_a_pod_has_quiet_hours_and_a_policy_of_its_own(
             await call
 
 
+async def test_a_daily_cap_holds_over_all_shards(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    async with engine(environment):
+        await pods.set_daily_cap("a", 2, wait_s=60)
+        detected = datetime.now(UTC).isoformat()
+        events = [
+            {
+                "event_id": f"e{number}",
+                "pod_id": f"p{number % 3}",
+                "post_id": f"x{number}",
+                "member_ids": ["a", "b"],
+                "detected_at": detected,
+                "engagement_types": ["comment"],
+            }
+            for number in range(10)
+        ]
+        lines = "\n".join(map(json.dumps, events))
+        outcome = await pod_automation(environment, "publish", stdin=lines.encode())
+        assert outcome.code == ExitCode.OK
+        await planned(settings, 20)
+        found = (await rows(settings)).values()
+        assert len({row["source_partition"] for row in found}) > 1
+        mine = sorted(row["scheduled_for"] for row in found if row["member_id"] == "a")
+        for first, third in zip(mine, mine[2:], strict=False):
+            assert third - first >= timedelta(days=1)
+        others = [row["scheduled_for"] for row in found if row["member_id"] == "b"]
+        assert max(others) - min(others) < timedelta(days=1)
+        done = await pod_automation(environment, "daily-cap", "a", "--off")
+        assert done.out == "member a has no daily cap\n"
+
+
 async def test_a_cancel_beside_firing_is_true(
     environment: dict[str, str], settings: Settings, pods: PodAutomation
 ) -> None:

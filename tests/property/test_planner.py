@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scheduler.activity import PlannedActivity, PostPlan
-from scheduler.planner import extended, plan
+from scheduler.controls import Orders
+from scheduler.planner import DAY_MS, extended, plan, planned_for
 from scheduler.policy import DelayWindow, PacingPolicy
 from scheduler.stagger import delay_ms, seed_of
 from schemas.events import EngagementType, PostDetected
@@ -206,3 +207,39 @@ def test_a_later_event_moves_nothing_that_is_planned(
         left.remove(at_ms)
     assert left == []
     assert list(after.like_times_ms) == sorted(after.like_times_ms)
+
+
+@given(
+    cap=st.integers(1, 5),
+    there=st.lists(st.integers(-DAY_MS, 3 * DAY_MS), max_size=12),
+    events=st.integers(1, 5),
+)
+@settings(deadline=None)
+def test_a_member_has_no_more_than_the_cap_in_a_day(
+    cap: int, there: list[int], events: int
+) -> None:
+    base = 1_795_000_000_000
+    orders = Orders(caps={"m": cap}, times={"m": tuple(sorted(base + each for each in there))})
+    made = []
+    for number in range(events):
+        event = PostDetected(
+            event_id=f"e{number}",
+            pod_id="p",
+            post_id=f"x{number}",
+            member_ids=("n", "m", "o"),
+            detected_at=moment(base + number * 60_000),
+        )
+        planned = plan(event, PacingPolicy(), PostPlan(), 0, orders)
+        assert planned == plan(event, PacingPolicy(), PostPlan(), 0, orders)
+        free = {each.activity_id: each for each in plan(event, PacingPolicy(), PostPlan(), 0)}
+        for each in planned:
+            if each.member_id != "m" and each.engagement_type == "comment":
+                assert each == free[each.activity_id]
+        orders = planned_for(orders, planned)
+        made += [each.scheduled_for_ms for each in planned if each.member_id == "m"]
+    times = sorted(orders.times["m"])
+    for at in made:
+        for first in (each for each in times if at - DAY_MS < each <= at):
+            # What was there may break it by itself; nothing that was planned does.
+            inside = [each for each in times if first <= each < first + DAY_MS]
+            assert len(inside) <= cap or at not in inside

@@ -14,7 +14,7 @@ from scheduler.controls import Orders
 from scheduler.errors import DataRefusedError
 from scheduler.patience import Patience
 from scheduler.policy import PacingPolicy
-from scheduler.ports import Claim, Outbox, Record, SourceRecord, Wheel
+from scheduler.ports import NO_PLANS, Claim, Outbox, Record, SourceRecord, Wheel
 from scheduler.timer import Timer
 
 TOPIC = "post-detected"
@@ -84,6 +84,7 @@ class RowsInMemory:
         activities: Sequence[PlannedActivity],
         *,
         decided_by: int | None = None,
+        plans: Mapping[str, int] = NO_PLANS,
     ) -> frozenset[str] | None:
         assert (topic, shard) == (TOPIC, SHARD)
         assert upto > expected

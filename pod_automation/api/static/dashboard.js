@@ -336,6 +336,7 @@ async function controls() {
         return [`${words(each.kind)}${value}`, page ? link(page, each.subject, name) : name, time(each.issued_at), each.actor ?? "", each.reason ?? "",
           each.kind === "paused" ? stopping(name, body, true)
           : each.kind === "quiet_hours" ? control("Remove", `Remove the quiet hours of ${name}?`, "For what is planned from now on.", "quiet-hours", body, () => `${name} has no quiet hours`)
+          : each.kind === "daily_cap" ? control("Remove", `Have no daily cap of ${name} any more?`, "For posts that come from now on.", "daily-cap", body, () => `${name} has no daily cap`)
           : each.kind === "policy" ? control("Remove", `Plan ${name} by the settings again?`, "For posts that come from now on.", "policy", body, () => `${name} is planned by the settings`)
           : control("Opt in", `Have ${name} take part again?`, "For posts that come from now on.", "opt-in", body, () => `${name} takes part again`)];
       }), "Nobody is paused, nobody has opted out, and no pod has rules of its own."),

@@ -15,7 +15,7 @@ create table controls (
 
     constraint controls_pkey primary key (partition, kind, scope, subject),
     constraint controls_kind_check check (
-        kind in ('paused', 'opted_out', 'quiet_hours', 'policy')
+        kind in ('paused', 'opted_out', 'quiet_hours', 'policy', 'daily_cap')
     ),
     constraint controls_scope_check check (scope in ('all', 'pod', 'member')),
     constraint controls_subject_check check ((subject = '') = (scope = 'all'))
@@ -24,7 +24,7 @@ create table controls (
 comment on table controls is
     'What lasts of the commands: who is paused, who has opted out, when it is quiet, and policies of pods. Each shard has its own, as of its own pod-commands.';
 comment on column controls.partition is 'The shard.';
-comment on column controls.kind is 'paused, opted_out, quiet_hours or policy.';
+comment on column controls.kind is 'paused, opted_out, quiet_hours, policy or daily_cap.';
 comment on column controls.scope is 'all, pod or member.';
 comment on column controls.subject is 'Id of the pod or member; empty for all.';
 comment on column controls.active is 'Whether it holds; false once it was taken back.';
@@ -99,6 +99,18 @@ comment on column activity_changes.became is 'Its status since.';
 comment on column activity_changes.was_scheduled_for is 'When it was due before.';
 comment on column activity_changes.scheduled_for is 'When it is due since.';
 comment on column activity_changes.changed_at is 'When it was changed.';
+
+create table member_plans (
+    member_id text   collate "C" not null,
+    plans     bigint not null default 0,
+
+    constraint member_plans_pkey primary key (member_id)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
+
+comment on table member_plans is
+    'Members with a daily cap. Shards plan for them one after the other: each says how many plans it knows of.';
+comment on column member_plans.member_id is 'The member.';
+comment on column member_plans.plans is 'Grows with each batch that plans for the member.';
 
 -- Whatever concerns a member must cost what matches, not what is there.
 create index pod_activities_member on pod_activities (member_id);
