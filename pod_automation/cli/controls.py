@@ -367,6 +367,56 @@ def daily_cap(
     _show(answer, json_output, f"member {member} has at most {cap:,} in any 24 hours")
 
 
+def forget_member(
+    member: Annotated[str, typer.Argument(metavar="MEMBER", help="The member's id.")],
+    opt_out_too: Annotated[
+        bool,
+        typer.Option(
+            "--opt-out-too", help="Also the opt-out: the next event that names the member counts."
+        ),
+    ] = False,
+    actor: Actor = None,
+    yes: Yes = False,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
+) -> None:
+    """Erase a member from the record, and keep the counts.
+
+    The member is opted out, which cancels what waits. Then a name of chance takes the place of the
+    id in all rows, and what was written about them is removed. The opt-out alone keeps the id, or
+    the next event would have it planned again. While anything of the member is being carried out
+    nothing is erased: it ends with 1, and is to be run again. Kafka forgets by its retention.
+
+    \b
+    Example:
+      pod-automation forget-member ann --yes
+    """
+    from pod_automation.cli.asking import ask
+    from pod_automation.cli.exit_codes import ExitCode
+    from pod_automation.cli.terminal import error, json_result, result
+    from pod_automation.client import NotAppliedError
+
+    _confirm(f"Erase member {member} from the record, for good?", yes)
+    try:
+        done = ask(
+            lambda pods: pods.forget_member(member, opt_out_too=opt_out_too, wait_s=timeout_s),
+            actor=actor or _user(),
+        )
+    except NotAppliedError as late:
+        error(f"{late}: is a worker running?")
+        raise typer.Exit(ExitCode.NO) from None
+    if json_output:
+        json_result(done.as_dict())
+    elif not done.unfinished:
+        result(f"member {member} is forgotten; {_activities(done.activities)} are nobody's now")
+    if done.unfinished:
+        error(
+            f"{_activities(done.unfinished)} of member {member} are being carried out: nothing is"
+            " erased yet, run it again when they have come to their end"
+        )
+        raise typer.Exit(ExitCode.NO)
+
+
 def _window(kind: str, text: str | None) -> dict[str, int]:
     if text is None:
         return {}
@@ -536,6 +586,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     quiet_hours,
     policy,
     daily_cap,
+    forget_member,
     controls,
     history,
     audit,

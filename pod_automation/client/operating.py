@@ -1,5 +1,6 @@
 """The part of `PodAutomation` that is for operators: stop, move, see who did what."""
 
+import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from pod_automation.client.results import (
     AuditEntry,
     CommandAnswer,
     ControlState,
+    ForgottenMember,
     PodPage,
 )
 from pod_automation.client.stores import Stores
@@ -155,6 +157,27 @@ class Operations:
     ) -> CommandAnswer:
         """Take an `opt_out` back, for posts that come from now on."""
         return await self._to_all("opt_in", None, member_id, wait_s, self._words(reason))
+
+    async def forget_member(
+        self,
+        member_id: str,
+        *,
+        opt_out_too: bool = False,
+        wait_s: float = CONTROL_WAIT_S,
+    ) -> ForgottenMember:
+        """Erase a member from the record, and keep the counts: a name of chance takes its place.
+
+        The member is opted out first, so nothing new comes. What is being carried out at the moment
+        must come to its end: until then nothing is erased, and `unfinished` says how much it is.
+        The opt-out itself stays with the member's id, or upstream's next event would have it
+        planned again; with `opt_out_too` it goes as well. What Kafka holds is Kafka's to forget.
+        """
+        await self.opt_out(member_id, wait_s=wait_s)
+        name = f"forgotten-{secrets.token_hex(8)}"
+        unfinished, activities = await self._stores.record(
+            lambda record: record.forget_member(member_id, name, opt_out_too=opt_out_too)
+        )
+        return ForgottenMember(unfinished=unfinished, activities=activities)
 
     async def set_quiet_hours(
         self,

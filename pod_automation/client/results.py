@@ -132,6 +132,13 @@ class CommandAnswer(Result, frozen=True, kw_only=True):
         return replace(self, activities=tuple(activities))
 
 
+class ForgottenMember(Result, frozen=True, kw_only=True):
+    """How many activities of a member were made nobody's; none where some are `unfinished`."""
+
+    unfinished: int
+    activities: int
+
+
 class ControlState(Result, frozen=True, kw_only=True):
     """What holds: who is `paused` or has `opted_out`, `quiet_hours`, the `policy` of a pod; and who
     asked for it when and why. `value` has quiet hours as `from`, `until` and `zone`, and of a

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from msgspec import Struct
 
-from scheduler.activity import UNFIRED, Status
+from scheduler.activity import FINAL, UNFIRED, Status
 from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.postgres_rows import is_uuid
 from scheduler.controls import Kind, Scope
@@ -259,6 +259,15 @@ class PostgresClient(PostgresRecord):
     async def pods(self, limit: int, after: str | None) -> Sequence[str]:
         """Ids of pods in order, behind `after`."""
         return [row["pod_id"] for row in await self._all("pods", after, limit)]
+
+    async def forget_member(
+        self, member_id: str, name: str, *, opt_out_too: bool
+    ) -> tuple[int, int]:
+        """Put `name` in the place of `member_id` in all of the record, and remove what was written
+        about its activities. Returns how many of these have not come to their end, and then nothing
+        has changed; and how many were renamed."""
+        row = await self._one("forget_member", member_id, name, FINAL, opt_out_too)
+        return (0, 0) if row is None else (row["unfinished"], row["activities"])
 
     async def audit(
         self, limit: int, *, since: datetime | None = None, reports: bool = False

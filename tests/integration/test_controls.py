@@ -433,6 +433,45 @@ async def test_a_daily_cap_holds_over_all_shards(
         assert done.out == "member a has no daily cap\n"
 
 
+async def test_a_member_is_forgotten_and_the_counts_stay(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    async with engine(environment):
+        await publish(environment, "x", ["a", "b"])
+        await publish(environment, "y", ["a"])
+        await planned(settings, 3)
+        done, out = (activity_id("p", post, "a", "comment") for post in "xy")
+        await pods.mark_activity_executed(done, success=True, wait_s=30)
+        await pods.execute_engagement_activity(out, "comment", wait_s=30)
+
+        async def is_out() -> bool:
+            return str((await rows(settings))[out]["status"]) == "dispatched"
+
+        await until(is_out)
+        early = await pod_automation(environment, "forget-member", "a", "--yes")
+        assert early.code == ExitCode.NO
+        assert "1 activity of member a are being carried out" in early.err
+        assert {row["member_id"] for row in (await rows(settings)).values()} == {"a", "b"}
+        await pods.mark_activity_executed(out, success=False, wait_s=30)
+        told = await pod_automation(environment, "forget-member", "a", "--yes")
+        assert told.out == "member a is forgotten; 2 activities are nobody's now\n"
+        found = await rows(settings)
+        (name,) = {row["member_id"] for row in found.values()} - {"b"}
+        assert name.startswith("forgotten-")
+        assert found[out]["last_error"] is found[out]["failures"] is None
+        stats = await pods.get_pod_engagement_stats("p")
+        assert (stats.executed, stats.failed, stats.scheduled) == (1, 1, 1)
+        assert await pods.update_member_engagement_metrics(name, 1) == 2
+        subjects = {each.subject for each in await pods.get_audit() if each.scope == "member"}
+        assert subjects == {name}
+        # The opt-out holds: nothing is planned for the member any more, nor anew.
+        await publish(environment, "x", ["a", "b"])
+        await publish(environment, "z", ["a"])
+        await planned(settings, 4)
+        late = (await rows(settings))[activity_id("p", "z", "a", "comment")]
+        assert (late["status"], late["last_error"]) == ("cancelled", OPTED_OUT)
+
+
 async def test_a_cancel_beside_firing_is_true(
     environment: dict[str, str], settings: Settings, pods: PodAutomation
 ) -> None:
