@@ -20,6 +20,7 @@ from tests.integration.worker_bench import send_raw
 
 pytestmark = pytest.mark.timeout(120)
 
+NOBODYS = "00000000-0000-4000-8000-000000000000"
 VIEWER, OPERATOR = "v" * 32, "o" * 32
 TOKENS = f"viewer:vera:{VIEWER} operator:otto:{OPERATOR}"
 
@@ -182,13 +183,13 @@ async def test_who_may_not_is_told_so(environment: dict[str, str]) -> None:
         ("POST", "/v1/cancel", {}, 422),
         ("POST", "/v1/cancel", {"pod_id": "p", "member_id": "m"}, 422),
         ("POST", "/v1/cancel", {"activity_ids": ["nonsense"]}, 422),
-        ("POST", "/v1/cancel", {"activity_ids": [str(uuid4())]}, 404),
+        ("POST", "/v1/cancel", {"activity_ids": [NOBODYS]}, 404),
         ("POST", "/v1/cancel", {"post_id": "nobody's"}, 404),
         ("POST", "/v1/pause", {"pod_id": "p", "unknown": 1}, 422),
         ("POST", "/v1/pause", {"pod_id": "p\n"}, 422),
         ("POST", "/v1/reschedule", {"post_id": "x"}, 422),
         ("POST", "/v1/posts", {"event_id": "e"}, 422),
-        ("GET", f"/v1/activities/{uuid4()}", None, 404),
+        ("GET", f"/v1/activities/{NOBODYS}", None, 404),
         ("GET", "/v1/activities?pod_id=p&after=nonsense", None, 422),
         ("GET", "/v1/activities", None, 422),
         ("GET", "/nowhere", None, 404),
