@@ -1,4 +1,5 @@
-"""What upstream does to a tortured site: posts, some twice, some broken, and a cancel."""
+"""What upstream and operators do to a tortured site: posts, some twice, some broken; a cancel, and
+a pause that is taken back."""
 
 import asyncio
 import random
@@ -58,6 +59,8 @@ class Feeder:
         posts: list[dict[str, Any]] = []
         sending: set[asyncio.Task[None]] = set()
         cancel_at = began + seconds * self._rng.uniform(0.4, 0.8)
+        pausing = asyncio.create_task(self._pause_for_a_while("pod-0", seconds))
+        sending.add(pausing)
         try:
             while (now := time.monotonic()) < began + seconds or not enough.is_set():
                 event = self._event(number, posts)
@@ -114,9 +117,18 @@ class Feeder:
 
     async def _cancel(self, pod: str) -> None:
         self.fed.cancelled[pod] = time.time()
+        await self._command("cancel", pod)
+
+    async def _pause_for_a_while(self, pod: str, seconds: float) -> None:
+        await asyncio.sleep(seconds * 0.2)
+        await self._command("pause", pod)
+        await asyncio.sleep(seconds * 0.4)
+        await self._command("resume", pod)
+
+    async def _command(self, name: str, pod: str) -> None:
         command = {
-            "event_id": f"cancel-{pod}",
-            "command": "cancel",
+            "event_id": f"{name}-{pod}",
+            "command": name,
             "issued_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "pod_id": pod,
             "reason": "a test",
