@@ -14,6 +14,7 @@ from rich.markdown import Markdown
 
 from bench import (
     burst,
+    cancel,
     drain,
     handover,
     idle,
@@ -47,7 +48,7 @@ WHOLE: Mapping[str, Benchmark] = {
 ON_DEMAND: Mapping[str, Benchmark] = {
     module.__name__.removeprefix("bench."): module.run
     # The last three mostly wait for sessions to run out.
-    for module in (reconcile, handover, restarts, rolling)
+    for module in (cancel, reconcile, handover, restarts, rolling)
 }
 BENCHMARKS = {**WHOLE, **ON_DEMAND}
 PART = Path(__file__).with_name("part.json")
