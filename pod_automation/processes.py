@@ -1,6 +1,7 @@
 """The long-running processes, each wired in one place."""
 
 import asyncio
+import contextlib
 import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -25,6 +26,7 @@ from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.chores import Chore, Chores
 from scheduler.dispatch import ShardDispatcher
 from scheduler.dispatcher import Dispatcher
+from scheduler.errors import EngineError
 from scheduler.project import LINGER_S, Projection
 from scheduler.rebuild import Rebuild
 from scheduler.retention import Acked, Limits, Retention, settled
@@ -34,6 +36,9 @@ from streams.quiet import quiet_libraries
 from streams.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
+
+DRAIN_LOOK_S = 1.0
+"""How soon a dispatcher hears that it is to have no shards."""
 
 
 def acked_of(settings: Settings) -> Acked:
@@ -124,11 +129,75 @@ async def _dispatch(settings: Settings, stop: asyncio.Event, firing: Firing) -> 
     stopping.add_done_callback(lambda _: watchdog.stop_within_grace())
     try:
         with quiet_libraries():
-            async with dispatcher(settings, firing if settings.metrics_port else None) as running:
-                await running.run(stop)
+            observer = firing if settings.metrics_port else None
+            async with _drain(settings) as drain:
+                while not stop.is_set():
+                    async with drain.ending(stop) as ending:
+                        if not ending.is_set():
+                            async with dispatcher(settings, observer) as running:
+                                await running.run(ending)
+                    await drain.over(stop)
     finally:
         stopping.cancel()
         watchdog.stop()
+
+
+@asynccontextmanager
+async def _drain(settings: Settings) -> AsyncIterator["_Drain"]:
+    record = await PostgresRecord.connect(settings.postgres_dsn, max_connections=1)
+    try:
+        yield _Drain(record, settings.instance_id)
+    finally:
+        await record.close()
+
+
+class _Drain:
+    """Whether this dispatcher is to have no shards, by the record. One without an instance id
+    cannot be meant."""
+
+    def __init__(self, record: PostgresRecord, instance_id: str) -> None:
+        self._record = record
+        self._instance_id = instance_id
+        self._is_on = False
+
+    @asynccontextmanager
+    async def ending(self, stop: asyncio.Event) -> AsyncIterator[asyncio.Event]:
+        """An event that is set with `stop`, or as soon as a drain is on."""
+        if not self._instance_id:
+            yield stop
+            return
+        ending = asyncio.Event()
+        if await self._on():
+            ending.set()
+        looking = asyncio.create_task(self._look(stop, ending), name="drain")
+        try:
+            yield ending
+        finally:
+            await ended(looking)
+
+    async def over(self, stop: asyncio.Event) -> None:
+        """Wait until no drain is on any more, or for `stop`."""
+        while not stop.is_set() and self._is_on and await self._on():
+            await _passed(stop)
+
+    async def _look(self, stop: asyncio.Event, ending: asyncio.Event) -> None:
+        while not stop.is_set() and not await self._on():
+            await _passed(stop)
+        if not stop.is_set():
+            log.info("drained: its shards are given away", instance=self._instance_id)
+        ending.set()
+
+    async def _on(self) -> bool:
+        # A record that is away says what it has said last.
+        with contextlib.suppress(EngineError):
+            self._is_on = await self._record.drained(self._instance_id)
+        return self._is_on
+
+
+async def _passed(stop: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_LOOK_S):
+            await stop.wait()
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:

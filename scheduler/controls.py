@@ -10,9 +10,9 @@ from msgspec import Struct
 from scheduler.policy import PacingPolicy, with_fields
 from scheduler.quiet_hours import QuietHours, minute_of
 
-Scope = Literal["all", "pod", "member", "opted_out"]
+Scope = Literal["all", "pod", "member", "opted_out", "dispatcher"]
 SelectionScope = Literal["all", "post", "pod", "member"]
-Kind = Literal["paused", "opted_out", "quiet_hours", "policy", "daily_cap"]
+Kind = Literal["paused", "opted_out", "quiet_hours", "policy", "daily_cap", "drained"]
 
 OPTED_OUT = "the member has opted out"
 """The reason of what is cancelled for it."""

@@ -417,6 +417,36 @@ def forget_member(
         raise typer.Exit(ExitCode.NO)
 
 
+def drain(
+    instance: Annotated[
+        str,
+        typer.Argument(metavar="INSTANCE", help="POD_AUTOMATION_INSTANCE_ID of the dispatcher."),
+    ],
+    off: Annotated[bool, typer.Option("--off", help="Let it have shards again.")] = False,
+    reason: Reason = None,
+    actor: Actor = None,
+) -> None:
+    """Have a dispatcher give its shards to the others and take none, for maintenance of its host.
+
+    It hears of it within a second, hands over in order, and goes on to run without shards, also
+    after a restart, until --off. Others must run, or nothing is sent.
+
+    \b
+    Examples:
+      pod-automation drain host-7 --reason "new kernel"
+      pod-automation drain host-7 --off
+    """
+    from pod_automation.cli.asking import ask
+    from pod_automation.cli.terminal import result
+
+    if off:
+        ask(lambda pods: pods.undrain_dispatcher(instance, reason=reason), actor=actor or _user())
+        result(f"dispatcher {instance} may have shards again")
+    else:
+        ask(lambda pods: pods.drain_dispatcher(instance, reason=reason), actor=actor or _user())
+        result(f"dispatcher {instance} gives up its shards; `status` shows when it has none")
+
+
 def _window(kind: str, text: str | None) -> dict[str, int]:
     if text is None:
         return {}
@@ -587,6 +617,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     policy,
     daily_cap,
     forget_member,
+    drain,
     controls,
     history,
     audit,

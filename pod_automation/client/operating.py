@@ -158,6 +158,23 @@ class Operations:
         """Take an `opt_out` back, for posts that come from now on."""
         return await self._to_all("opt_in", None, member_id, wait_s, self._words(reason))
 
+    async def drain_dispatcher(self, instance_id: str, *, reason: str | None = None) -> None:
+        """Have the dispatcher of this `POD_AUTOMATION_INSTANCE_ID` give its shards to the others,
+        in order, and take none, also after a restart, until `undrain_dispatcher`.
+
+        For maintenance of its host. It hears of it within a second; nothing is late by it while
+        others run. Needs PostgreSQL alone.
+        """
+        await self._drain(instance_id, on=True, reason=reason)
+
+    async def undrain_dispatcher(self, instance_id: str, *, reason: str | None = None) -> None:
+        """Let it have shards again."""
+        await self._drain(instance_id, on=False, reason=reason)
+
+    async def _drain(self, instance_id: str, *, on: bool, reason: str | None) -> None:
+        name, words = an_id("instance_id", instance_id), self._words(reason)
+        await self._stores.record(lambda record: record.drain(name, on=on, **words))
+
     async def forget_member(
         self,
         member_id: str,

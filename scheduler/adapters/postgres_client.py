@@ -260,6 +260,12 @@ class PostgresClient(PostgresRecord):
         """Ids of pods in order, behind `after`."""
         return [row["pod_id"] for row in await self._all("pods", after, limit)]
 
+    async def drain(
+        self, instance_id: str, *, on: bool, actor: str | None, reason: str | None
+    ) -> None:
+        """Have the dispatcher with this instance id give up its shards, or take part again."""
+        await self._one("drain", instance_id, on, actor, reason)
+
     async def forget_member(
         self, member_id: str, name: str, *, opt_out_too: bool
     ) -> tuple[int, int]:

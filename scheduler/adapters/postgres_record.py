@@ -258,6 +258,11 @@ class PostgresRecord:
             finally:
                 await self._pool.release(connection)
 
+    async def drained(self, instance_id: str) -> bool:
+        """Whether the dispatcher with this instance id is to have no shards."""
+        row = await self._one("drained", instance_id)
+        return bool(row and row["drained"])
+
     async def pod_stats(self, pod_id: str) -> ActivityCounts:
         """The activities of one pod."""
         rows = await self._all("pod_stats", pod_id)

@@ -472,6 +472,49 @@ async def test_a_member_is_forgotten_and_the_counts_stay(
         assert (late["status"], late["last_error"]) == ("cancelled", OPTED_OUT)
 
 
+async def test_a_dispatcher_is_drained_and_takes_part_again(
+    environment: dict[str, str], settings: Settings
+) -> None:
+    def named(name: str) -> EngineProcess:
+        more = {"POD_AUTOMATION_INSTANCE_ID": name, "POD_AUTOMATION_SESSION_TIMEOUT_MS": "1500"}
+        return EngineProcess("dispatcher", {**environment, **more})
+
+    one, other = named("one"), named("other")
+    try:
+        await one.start()
+        await other.start()
+
+        async def owners() -> set[str]:
+            seen = await result_of(environment, "status")
+            return {str(shard["dispatcher"]) for shard in seen["shards"]}
+
+        async def both() -> bool:
+            return len(await owners()) == 2
+
+        async def one_of_them() -> bool:
+            found = await owners()
+            return len(found) == 1 and "None" not in found
+
+        await until(both)
+        told = await pod_automation(environment, "drain", "one", "--reason", "new kernel")
+        assert told.out.startswith("dispatcher one gives up its shards")
+        await until(one_of_them)
+        assert one.running
+        # It has been told for good: also when it comes back.
+        await one.kill()
+        await one.start()
+        listed = await pod_automation(environment, "controls")
+        assert "dispatcher one" in listed.out
+        assert "new kernel" in listed.out
+        assert await one_of_them()
+        await pod_automation(environment, "drain", "one", "--off")
+        await until(both)
+        assert await one.stop() == ExitCode.OK
+    finally:
+        await one.kill()
+        await other.kill()
+
+
 async def test_a_cancel_beside_firing_is_true(
     environment: dict[str, str], settings: Settings, pods: PodAutomation
 ) -> None:

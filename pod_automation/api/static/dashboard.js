@@ -329,12 +329,13 @@ async function controls() {
     h("p", { class: "buttons" }, stopping("everything", { everybody: true }, everything)),
     table("what holds", [["what", ""], ["who", "id"], ["since", "time"], ["by", ""], ["why", ""], ["", ""]],
       found.map((each) => {
-        const page = each.scope === "all" ? null : each.scope;
+        const page = ["pod", "member"].includes(each.scope) ? each.scope : null;
         const body = each.scope === "all" ? { everybody: true } : { [`${each.scope}_id`]: each.subject };
         const name = each.scope === "all" ? "everything" : `${each.scope} ${each.subject}`;
         const value = each.value ? (each.value.zone ? ` ${each.value.from} to ${each.value.until}, ${each.value.zone}` : ` ${Object.entries(each.value).map(([field, n]) => `${words(field)} ${n}`).join(", ")}`) : "";
         return [`${words(each.kind)}${value}`, page ? link(page, each.subject, name) : name, time(each.issued_at), each.actor ?? "", each.reason ?? "",
-          each.kind === "paused" ? stopping(name, body, true)
+          each.kind === "drained" ? "pod-automation drain … --off"
+          : each.kind === "paused" ? stopping(name, body, true)
           : each.kind === "quiet_hours" ? control("Remove", `Remove the quiet hours of ${name}?`, "For what is planned from now on.", "quiet-hours", body, () => `${name} has no quiet hours`)
           : each.kind === "daily_cap" ? control("Remove", `Have no daily cap of ${name} any more?`, "For posts that come from now on.", "daily-cap", body, () => `${name} has no daily cap`)
           : each.kind === "policy" ? control("Remove", `Plan ${name} by the settings again?`, "For posts that come from now on.", "policy", body, () => `${name} is planned by the settings`)

@@ -15,18 +15,18 @@ create table controls (
 
     constraint controls_pkey primary key (partition, kind, scope, subject),
     constraint controls_kind_check check (
-        kind in ('paused', 'opted_out', 'quiet_hours', 'policy', 'daily_cap')
+        kind in ('paused', 'opted_out', 'quiet_hours', 'policy', 'daily_cap', 'drained')
     ),
-    constraint controls_scope_check check (scope in ('all', 'pod', 'member')),
+    constraint controls_scope_check check (scope in ('all', 'pod', 'member', 'dispatcher')),
     constraint controls_subject_check check ((subject = '') = (scope = 'all'))
 );
 
 comment on table controls is
     'What lasts of the commands: who is paused, who has opted out, when it is quiet, and policies of pods. Each shard has its own, as of its own pod-commands.';
-comment on column controls.partition is 'The shard.';
-comment on column controls.kind is 'paused, opted_out, quiet_hours, policy or daily_cap.';
-comment on column controls.scope is 'all, pod or member.';
-comment on column controls.subject is 'Id of the pod or member; empty for all.';
+comment on column controls.partition is 'The shard; -1 where it is about a process.';
+comment on column controls.kind is 'paused, opted_out, quiet_hours, policy, daily_cap or drained.';
+comment on column controls.scope is 'all, pod, member or dispatcher.';
+comment on column controls.subject is 'Id of the pod, the member or the instance; empty for all.';
 comment on column controls.active is 'Whether it holds; false once it was taken back.';
 comment on column controls.command_offset is 'Offset in pod-commands of the command that said so last.';
 comment on column controls.actor is 'Who asked for it.';
