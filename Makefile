@@ -88,7 +88,7 @@ stack: $(VENV)/.embedded ## Kafka, Valkey and PostgreSQL in the foreground, to d
 	@exec $(BIN)/pod-automation stack $(ARGS)
 
 ##@ Develop
-.PHONY: test check format fuzz bench bench-quick torture nightly
+.PHONY: test check docs format fuzz bench bench-quick torture nightly
 # Most of a test is waiting for servers. Each of the two processes starts servers of its own, and takes
 # whole files, which share what is dear to make.
 test: $(VENV)/.test ## Run the tests, e.g. make test ARGS="tests/unit -x"
@@ -104,8 +104,12 @@ check: $(VENV)/.dev ## Format, lint, types, import rules, freshness of generated
 	$(PY) -m schemas.generate --check
 	$(PY) -m scheduler.settings_reference --check
 	$(PY) -m pytest -qq tests/unit/test_import_rules.py
+	$(BIN)/zensical build --strict
 	@if docker compose version >/dev/null 2>&1; then echo "docker compose config -q"; exec docker compose config -q; \
 	else echo "docker-compose.yml not checked: no docker compose on this machine"; fi
+
+docs: $(VENV)/.dev ## The documentation as a site, in site/
+	@$(BIN)/zensical build --strict && echo "open site/index.html"
 
 format: $(VENV)/.dev ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .

@@ -159,7 +159,9 @@ def test_exit_codes_are_those_of_the_program() -> None:
 
 def test_no_page_is_left_out() -> None:
     linked = set(re.findall(r"\]\((docs/[\w-]+\.md)", README))
-    assert linked == {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert linked == {f"docs/{name}" for name in pages - {"index.md"}}
+    assert set(re.findall(r": ([\w-]+\.md)$", text_of(ROOT / "mkdocs.yml"), re.M)) == pages
 
 
 # The two programs in README.md run here as they stand, the first against a client that checks how

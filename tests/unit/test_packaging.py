@@ -121,7 +121,7 @@ def test_every_dependency_is_in_the_lock() -> None:
         "runtime": [*project["dependencies"], *extras["api"]],
         "embedded": extras["embedded"],
         "test": extras["test"],
-        "dev": [*extras["lint"], *extras["bench"]],
+        "dev": [*extras["lint"], *extras["docs"], *extras["bench"]],
     }.items():
         text = (ROOT / "requirements" / f"{lock}.txt").read_text("utf-8")
         names = set(re.findall(r"^([a-z0-9._-]+)==", text, re.M))
