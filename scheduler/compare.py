@@ -106,9 +106,9 @@ def timer_side(
         return None
     if row is None or row.shard != known.shard:
         return Kind.DEADLINE_WITHOUT_ROW if placed.fired else Kind.TIMER_WITHOUT_ROW
+    if _swept(row, known):
+        return None
     if row.status not in (*UNFIRED, Status.DISPATCHED):
-        if _cancelling(row, known):
-            return None
         return Kind.DEADLINE_OF_OTHER_ROW if placed.fired else Kind.TIMER_OF_ENDED_ROW
     if placed.fired:
         return _awaited(timer, row, own, known)
@@ -124,9 +124,9 @@ def timer_side(
     return None if own.in_flight else Kind.TIMER_ELSEWHERE
 
 
-def _cancelling(row: Standing, known: Known) -> bool:
-    """Whether a cancel is at work: it changes rows before its watermark moves, and has the wheel
-    built anew after that."""
+def _swept(row: Standing, known: Known) -> bool:
+    """Whether a sweep is at work on it: that changes rows before its watermark moves, and has the
+    wheel let go of their timers, or move them, just after."""
     return row.command_offset is not None and row.command_offset > known.commands_at
 
 

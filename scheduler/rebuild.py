@@ -96,7 +96,8 @@ class Rebuild:
 
         fresh = WheelCursor(seq=cursor.seq if cursor else 0, nonce=self._token(), gen=self._token())
         # Kafka first: a generation that only Redis knows would be taken for an older life.
-        reports = leftovers(shard, barred, await self._wheel.now_ms(), fresh)
+        at_ms = await self._wheel.now_ms() if barred else 0
+        reports = leftovers(shard, barred, at_ms, fresh)
         await shard_log.commit((), 0, fresh, reports=reports)
         await self._wheel.open(
             shard,

@@ -13,8 +13,8 @@ it was R all the while, and nothing that anybody applied to it was committed in 
   wheel in the order of the record (`Wheel.add`, `after`). The wheel is looked at once its
   watermarks have reached M in the same life (`gen`): by then it has had all that made R what it is.
   It has had nothing later of this activity, since that would have been committed before, and R
-  would not be the same at the end. The one change without a watermark is a `cancel` at work; its
-  rows name a command that is not applied yet, and are left alone.
+  would not be the same at the end. The one change without a watermark is a sweep at work
+  (`scheduler.sweep`); its rows name a command that is not applied yet, and are left alone.
 - *What sending does.* A timer leaves its slot for the batch in flight, and that one, once Kafka has
   committed it, for the awaited results; each in one step, and all are looked at in one moment. If
   it is awaited or gone, its `dispatched` was committed before that moment. The record knows of it

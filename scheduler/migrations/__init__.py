@@ -4,6 +4,9 @@ There are no downgrades: a schema that goes back would have to throw away data o
 must not lose any. To go back, restore a backup.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import as_file, files
 
 import asyncpg
@@ -20,6 +23,23 @@ CONNECT_TIMEOUT_S = 5.0
 
 # "pod automation" in ASCII, cut to eight bytes: one number per program, unlikely to be another's.
 LOCK = int.from_bytes(b"pod auto", "big")
+
+
+TURN_S = 0.05
+
+_at_work: set[int] = set()
+
+
+@asynccontextmanager
+async def _turn() -> AsyncIterator[None]:
+    """Alembic keeps the migration at work in its module: one at a time in a process."""
+    while _at_work:  # noqa: ASYNC110 - an event would belong to one event loop
+        await asyncio.sleep(TURN_S)
+    _at_work.add(LOCK)
+    try:
+        yield
+    finally:
+        _at_work.clear()
 
 
 class SchemaError(PermanentError):
@@ -116,7 +136,7 @@ async def migrate(dsn: str) -> list[str]:
     )
     with translated():
         try:
-            async with engine.begin() as connection:
+            async with _turn(), engine.begin() as connection:
                 await connection.run_sync(upgrade)
         except DBAPIError as error:
             # SQLAlchemy wraps the driver's error twice.

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 
+from scheduler.command import about, fault
 from scheduler.settings import Settings
 from schemas.codec import InvalidEvent, decode
 from schemas.events import (
@@ -84,11 +85,14 @@ def _made(rng: Random, event_type: type[Event], count: int, large: bool) -> Iter
 
 
 def _harmless(settings: Settings, topic: str, value: bytes | None) -> bool:
-    """False for the valid command that would cancel what others have planned."""
+    """False for the valid command that would stop or change what others have planned."""
     if topic != settings.topics.pod_commands:
         return True
     event = _decoded(PodCommand, value)
-    return event is None or event.command != "cancel" or event.pod_id == "fuzz-nobody"
+    if event is None or event.command in ("schedule", "dispatch", "postpone", "expire"):
+        return True
+    scope, name = about(event)
+    return scope == "activities" or name.startswith("fuzz")
 
 
 async def _ship(
@@ -118,10 +122,12 @@ async def _ship(
 
 
 def _decoded(event_type: type[Any], value: bytes | None) -> Any:
+    """None for what is no such event, or a command that makes no sense."""
     try:
-        return decode(event_type, value)
+        event = decode(event_type, value)
     except InvalidEvent:
         return None
+    return None if isinstance(event, PodCommand) and fault(event) else event
 
 
 @dataclass

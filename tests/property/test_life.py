@@ -79,7 +79,7 @@ class WatchedWheel(MemoryWheel):
     out, and the wheel had been told so."""
 
     record: MemoryRecord
-    commands: list[SourceRecord]
+    commands: Sequence[SourceRecord] = ()
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         super().__init__(now_ms)

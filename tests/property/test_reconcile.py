@@ -199,7 +199,7 @@ class _AnyLife(second_look.SecondLook):
         # The rarest; so it begins where it is known to come soon.
         pytest.param(second_look, "_version", lambda row: 0, 84, id="row-changed-meanwhile"),
         pytest.param(second_look.SecondLook, "same", _AnyLife.same, 0, id="rebuilt-meanwhile"),
-        pytest.param(compare, "_cancelling", lambda row, known: False, 0, id="cancel-at-work"),
+        pytest.param(compare, "_swept", lambda row, known: False, 0, id="sweep-at-work"),
     ],
 )
 async def test_each_step_is_needed(
