@@ -103,6 +103,7 @@ check: $(VENV)/.dev ## Format, lint, types, import rules, freshness of generated
 	$(BIN)/mypy
 	$(PY) -m schemas.generate --check
 	$(PY) -m scheduler.settings_reference --check
+	$(PY) -m pod_automation.metrics.reference --check
 	$(PY) -m pytest -qq tests/unit/test_import_rules.py
 	$(BIN)/zensical build --strict
 	@if docker compose version >/dev/null 2>&1; then echo "docker compose config -q"; exec docker compose config -q; \

@@ -15,7 +15,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
 from msgspec import Struct
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.exceptions import HTTPException
 
 from pod_automation.api import letters
@@ -56,6 +55,7 @@ from pod_automation.client import (
     PodPage,
     PublishedEvent,
 )
+from pod_automation.metrics import Answering
 from scheduler.errors import EngineError
 from scheduler.settings import Settings
 
@@ -101,16 +101,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     live = Live(settings)
     sight = Sight(settings, live)
     limiter = Limiter(settings.api_requests_per_minute)
-    registry = CollectorRegistry()
-    seconds = Histogram(
-        "pod_automation_api_request_seconds",
-        "How long requests took.",
-        ("method", "route", "status"),
-        registry=registry,
-    )
-    refused = Counter(
-        "pod_automation_api_refused", "Requests that were not let in.", ("why",), registry=registry
-    )
+    answering = Answering()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -132,7 +123,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         async def check(request: Request, shown: Any = Depends(_bearer)) -> Caller:  # noqa: B008
             caller = None if shown is None else tokens.caller(shown.credentials)
             if caller is None:
-                refused.labels("token").inc()
+                answering.refused("token")
                 raise ProblemError(
                     401,
                     "unauthorized",
@@ -140,7 +131,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
                     {"WWW-Authenticate": "Bearer"},
                 )
             if wait_s := limiter.wait_s(caller.name):
-                refused.labels("rate").inc()
+                answering.refused("rate")
                 raise ProblemError(
                     429,
                     "too-many-requests",
@@ -148,7 +139,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
                     {"Retry-After": str(wait_s)},
                 )
             if not caller.may(role):
-                refused.labels("role").inc()
+                answering.refused("role")
                 raise ProblemError(403, "forbidden", f"this is for the role {role}")
             request.state.caller = caller
             return caller
@@ -177,7 +168,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         if request.url.path.startswith("/v1/"):
             answer.headers.setdefault("Cache-Control", "no-store")
         route = getattr(request.scope.get("route"), "path", "none")
-        seconds.labels(request.method, route, answer.status_code).observe(perf_counter() - began)
+        answering.answered(request.method, route, answer.status_code, perf_counter() - began)
         return answer
 
     app.add_exception_handler(ProblemError, handled)
@@ -231,7 +222,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     @app.get("/metrics", tags=["health"], responses={200: {"content": {TEXT: {}}}})
     async def metrics() -> Response:
         """What this process does, for Prometheus. Names no pods, members or posts."""
-        return Response(generate_latest(registry), media_type=TEXT)
+        return Response(answering.text(), media_type=TEXT)
 
     @app.get("/v1/openapi.json", tags=["health"], responses=_answer("Document"))
     async def openapi() -> Response:

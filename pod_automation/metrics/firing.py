@@ -66,6 +66,12 @@ class Firing(Collector):
         self._lateness.add([turn.at_ms - timer.due_ms for timer in turn.timers])
         self._transactions.add([turn.commit_s * 1000])
 
+    def show(self, shard: int, size: WheelSize, clock_ahead_s: float | None = None) -> None:
+        """Show this wheel from now on and, where it is given, this lead of the wheel's clock."""
+        self._sizes[shard] = size
+        if clock_ahead_s is not None:
+            self._clock_ahead_s = clock_ahead_s
+
     async def look(self, wheel: Wheel) -> None:
         """Look at the wheels of our shards again and again, until cancelled."""
         while True:
@@ -73,7 +79,7 @@ class Firing(Collector):
                 for shard in sorted(self._owned):
                     size = await wheel.size(shard)
                     if shard in self._owned:
-                        self._sizes[shard] = size
+                        self.show(shard, size)
                 before_s = time.time()
                 theirs_s = await wheel.now_ms() / 1000
                 # By the middle of the question, to half a round trip.
@@ -113,7 +119,9 @@ class Firing(Collector):
     def _wheels(self) -> Iterator[Metric]:
         timers = GaugeMetricFamily(
             "pod_automation_wheel_timers",
-            "Timers in the wheels of this process's shards, by what they wait for.",
+            "Timers in the wheels of this process's shards, looked at every 10 s: `pending`, of"
+            " which `due` are due, `held` are held back as overdue and `parked` have fallen due in"
+            " a pause; `claimed`: in the batch under way; `awaited`: fired, and no result yet.",
             labels=("shard", "state"),
         )
         overdue = GaugeMetricFamily(
@@ -127,6 +135,7 @@ class Firing(Collector):
                 ("pending", size.pending),
                 ("due", size.due),
                 ("held", size.held),
+                ("parked", size.parked),
                 ("claimed", size.in_flight),
                 ("awaited", size.awaited),
             ):

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pod_automation.metrics import Applying, Differences, Firing
-from scheduler.ports import SourceRecord, WheelSize
+from pod_automation.metrics import reference
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -23,22 +22,13 @@ PROMTOOL = shutil.which("promtool")
 @pytest.fixture(scope="module")
 def known() -> set[str]:
     """All names that a process shows."""
-    applying, firing = Applying(), Firing()
-    applying.buried(SourceRecord("t", 0, 0, None, None, ()), "not JSON")
-    firing._sizes[0] = WheelSize("gen", 1, 0, 0, {})
-    firing._clock_ahead_s = 0.0
-    names: set[str] = set()
-    for metric in (
-        metric
-        for collector in (applying, firing, Differences(60))
+    return {
+        name
+        for _, _, collectors in reference.sections()
+        for collector in collectors
         for metric in collector.collect()
-    ):
-        suffixes = {
-            "counter": ("_total",),
-            "histogram": ("_bucket", "_sum", "_count"),
-        }.get(metric.type, ("",))
-        names |= {metric.name + suffix for suffix in suffixes}
-    return names
+        for name in reference.names(metric)
+    }
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -71,10 +61,24 @@ def test_every_alert_is_in_the_runbook() -> None:
         assert rule["annotations"]["summary"].endswith(".")
 
 
-def test_every_metric_is_in_the_runbook(known: set[str]) -> None:
-    runbook = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+def test_the_page_of_metrics_is_what_the_code_says(
+    known: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reference.main(["--check"]) == 0, f"run {reference.COMMAND}"
     table = {re.sub(r"_(bucket|sum|count)$", "", name) for name in known}
-    assert {name for name in table if f"`{name}" not in runbook} == set()
+    assert {name for name in table if reference.page().count(f"| `{name}` |") != 1} == set()
+    monkeypatch.setattr(reference, "PAGE", tmp_path / "page.md")
+    assert reference.main(["--check"]) == 1
+    assert reference.main([]) == 0
+    assert reference.main(["--check"]) == 0
+
+
+def test_labels_are_few() -> None:
+    allowed = {"type", "shard", "state", "status", "topic", "partition", "reason", "kind"}
+    allowed |= {"le", "method", "route", "why"}
+    for _, _, collectors in reference.sections():
+        for metric in (metric for each in collectors for metric in each.collect()):
+            assert {label for sample in metric.samples for label in sample.labels} <= allowed
 
 
 def test_panels_do_not_overlap() -> None:

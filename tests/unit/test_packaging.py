@@ -138,3 +138,7 @@ def test_compose_pins_images_and_stays_on_this_machine() -> None:
         assert re.search(r":\d+\.\d+", service["image"]), f"{name}: {service['image']}"
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), f"{name}: {port}"
+    # A service with settings of its own has those of all others as well.
+    shared = services["worker"]["environment"].items()
+    for name in ("dispatcher", "executor", "api"):
+        assert shared <= services[name]["environment"].items(), name
