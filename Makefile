@@ -165,9 +165,9 @@ lock: $(VENV)/.made ## Renew requirements/*.txt, e.g. make lock ARGS=--upgrade
 	cp "$$tmp/all.txt" requirements/dev.txt; \
 	part() { out=requirements/$$1.txt; shift; rm -f "$$out"; compile "$$@" --constraints "$$tmp/all.txt" --output-file "$$out"; }; \
 	part build requirements/build.in; \
-	part runtime --extra api pyproject.toml; \
-	part embedded --extra api --extra embedded pyproject.toml; \
-	part test --extra api --extra embedded --extra test pyproject.toml; \
+	part runtime --extra api --extra traces pyproject.toml; \
+	part embedded --extra api --extra traces --extra embedded pyproject.toml; \
+	part test --extra api --extra traces --extra embedded --extra test pyproject.toml; \
 	echo "requirements/: $$(grep -c == requirements/dev.txt) packages locked"
 
 clean: ## Remove what was built, caches and the environment (not the data of make stack)

@@ -15,9 +15,10 @@ import structlog
 from pod_automation.loop import run_to_the_end
 from pod_automation.metrics import Applying, Differences, Firing, served
 from pod_automation.reconciling import quick_look
+from pod_automation.tracing import opened
 from scheduler.adapters.kafka_acked import acked
 from scheduler.adapters.kafka_shard_group import KafkaShardGroup
-from scheduler.adapters.kafka_shard_log import KafkaShardLog
+from scheduler.adapters.kafka_shard_log import Fired, KafkaShardLog
 from scheduler.adapters.kafka_status_log import KafkaStatusLog
 from scheduler.adapters.postgres_lease import PostgresLease
 from scheduler.adapters.postgres_record import PostgresRecord
@@ -53,8 +54,11 @@ def token() -> str:
 
 
 @asynccontextmanager
-async def dispatcher(settings: Settings, firing: Firing | None = None) -> AsyncIterator[Dispatcher]:
-    """The dispatcher over the stores that `settings` names, observed by `firing`."""
+async def dispatcher(
+    settings: Settings, firing: Firing | None = None, fired: Fired | None = None
+) -> AsyncIterator[Dispatcher]:
+    """The dispatcher over the stores that `settings` names, observed by `firing`; for `fired` see
+    `KafkaShardLog`."""
     topics = settings.topics
     async with AsyncExitStack() as stack:
         wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
@@ -95,6 +99,7 @@ async def dispatcher(settings: Settings, firing: Firing | None = None) -> AsyncI
                     f"{settings.topic_prefix}dispatcher-{shard}",
                     settings.result_timeout_ms,
                     encoding,
+                    fired,
                 ),
                 Projection(shard, topics.engagement_status, record, statuses, linger_s=LINGER_S),
                 rebuild,
@@ -130,11 +135,12 @@ async def _dispatch(settings: Settings, stop: asyncio.Event, firing: Firing) -> 
     try:
         with quiet_libraries():
             observer = firing if settings.metrics_port else None
-            async with _drain(settings) as drain:
+            async with opened(settings, "dispatcher") as tracing, _drain(settings) as drain:
+                fired = None if tracing is None else tracing.fired
                 while not stop.is_set():
                     async with drain.ending(stop) as ending:
                         if not ending.is_set():
-                            async with dispatcher(settings, observer) as running:
+                            async with dispatcher(settings, observer, fired) as running:
                                 await running.run(ending)
                     await drain.over(stop)
     finally:
@@ -217,12 +223,13 @@ async def _apply(
     # Here, so that a process that only fires timers carries no Faust.
     from streams.worker import run_worker as run
 
-    async with _chores(settings, differences) as chores:
+    async with opened(settings, "worker") as tracing, _chores(settings, differences) as chores:
         beside = asyncio.create_task(chores.run(stop), name="chores")
         try:
             # Nothing is counted where nobody can look.
             counting = applying.counting if settings.metrics_port else None
-            await run(settings, stop, counting=counting)
+            watched = None if tracing is None else tracing.watching(settings.topics)
+            await run(settings, stop, counting=counting, watched=watched)
         finally:
             await ended(beside)
 

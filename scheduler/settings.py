@@ -200,6 +200,11 @@ class Settings(BaseSettings):
         ge=0,
         description="How often a worker compares counts and watermarks of the stores; 0: never.",
     )
+    traces: Literal["off", "otlp"] = Field(
+        "off",
+        description="`otlp`: send spans to a collector of OpenTelemetry; where it is and which"
+        " spans, its own variables say (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`).",
+    )
     metrics_port: int = Field(
         0,
         ge=0,

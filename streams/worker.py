@@ -92,15 +92,17 @@ class Worker:
         outbox: Outbox,
         sources: Mapping[str, SourceLog],
         end: Callable[[int, str, BaseException | None], None] = end_process,
+        watched: Callable[[str, Applier], Applier] | None = None,
     ) -> None:
-        """`sources` has each input topic as the broker sees it."""
+        """`sources` has each input topic as the broker sees it; `watched` makes of a topic's
+        applier the one that is used."""
         self._settings = settings
         self._end = end
         limits = PumpLimits(settings.ingest_batch_events, settings.ingest_linger_ms / 1000)
         self._lanes: dict[str, Lane[Token]] = {
             topic: Lane(
                 topic,
-                open_applier,
+                open_applier if watched is None else _watching(watched, topic, open_applier),
                 record=record,
                 source=sources[topic],
                 ack=Token.ack,
@@ -252,12 +254,21 @@ class Worker:
                 log.debug("lag cannot be seen", reason=str(error))
 
 
+def _watching(
+    watched: Callable[[str, Applier], Applier], topic: str, opened: Callable[[int], Applier]
+) -> Callable[[int], Applier]:
+    return lambda partition: watched(topic, opened(partition))
+
+
 @asynccontextmanager
 async def worker(
-    settings: Settings, counting: Callable[[Outbox], Outbox] | None = None
+    settings: Settings,
+    counting: Callable[[Outbox], Outbox] | None = None,
+    watched: Callable[[str, Applier], Applier] | None = None,
 ) -> AsyncIterator[Worker]:
     """A worker over the stores that `settings` names, once all of them answer. Its output goes
-    through what `counting` makes of the outbox.
+    through what `counting` makes of the outbox, and its input through what `watched` makes of each
+    topic's appliers.
 
     Raises `PermanentError` when topics or tables are not what they must be; the message says what
     to do. Stores that are away are waited for.
@@ -288,7 +299,9 @@ async def worker(
             source = SourceLog(settings.kafka, topic, settings.worker_group)
             stack.push_async_callback(source.close)
             sources[topic] = source
-        yield Worker(settings, record=record, wheel=wheel, outbox=outbox, sources=sources)
+        yield Worker(
+            settings, record=record, wheel=wheel, outbox=outbox, sources=sources, watched=watched
+        )
 
 
 async def run_worker(
@@ -296,14 +309,15 @@ async def run_worker(
     stop: asyncio.Event,
     *,
     counting: Callable[[Outbox], Outbox] | None = None,
+    watched: Callable[[str, Applier], Applier] | None = None,
 ) -> None:
     """Apply events until `stop` is set; stores may be away at the start as at any other time. For
-    `counting` see `worker`.
+    `counting` and `watched` see `worker`.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(quiet_libraries())
         boot = asyncio.create_task(
-            stack.enter_async_context(worker(settings, counting)), name="boot"
+            stack.enter_async_context(worker(settings, counting, watched)), name="boot"
         )
         stopping = asyncio.create_task(stop.wait(), name="stop")
         try:

@@ -56,6 +56,7 @@ from pod_automation.client import (
     PublishedEvent,
 )
 from pod_automation.metrics import Answering
+from pod_automation.tracing import TRACEPARENT, carried
 from scheduler.errors import EngineError
 from scheduler.settings import Settings
 
@@ -325,9 +326,11 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     # For operators
 
     @app.post("/v1/posts", tags=["act"], responses=_answer("PublishedEvent"))
-    async def publish(event: Post, caller: Caller = operator) -> Response:
-        """Publish a post-detected event. To send it again does no harm."""
-        return _json(await acting(caller).publish_post_detected(event.event()))
+    async def publish(event: Post, request: Request, caller: Caller = operator) -> Response:
+        """Publish a post-detected event. To send it again does no harm. The trace that a
+        `traceparent` header names goes on with it."""
+        trace = carried([(TRACEPARENT, request.headers.get(TRACEPARENT, "").encode())])
+        return _json(await acting(caller).publish_post_detected(event.event(), traceparent=trace))
 
     @app.post("/v1/cancel", tags=["act"], responses=_answer("CommandAnswer"))
     async def cancel(body: Cancel, caller: Caller = operator) -> Response:

@@ -52,6 +52,8 @@ async def serve(
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        # Before anybody is told where.
+        listener.listen(config.backlog)
     except OSError as error:
         raise PermanentError(
             f"POD_AUTOMATION_API_HOST and POD_AUTOMATION_API_PORT name {settings.api_host}:"

@@ -35,6 +35,7 @@ from pod_automation.client.results import (
 from pod_automation.client.scheduling import Sent, batch_size, hand_over, job, new_job_id, pages
 from pod_automation.client.sender import Outgoing, default_shard
 from pod_automation.client.stores import Stores
+from pod_automation.tracing import current_headers, header_of
 from scheduler.activity import ActivityRow, PostPlan, Status
 from scheduler.adapters.postgres_client import PendingActivity
 from scheduler.planner import DAY_MS, NO_ORDERS
@@ -182,12 +183,14 @@ class PodAutomation(Operations):
         return preview(found, self.settings.policy, plan, orders)
 
     async def publish_post_detected(
-        self, event: PostDetected | Mapping[str, Any] | bytes
+        self, event: PostDetected | Mapping[str, Any] | bytes, *, traceparent: str | None = None
     ) -> PublishedEvent:
         """Send a `post-detected` event, for those who have no Kafka client of their own.
 
         `event` is as for `preview_plan`. To send it again does no harm: what is planned is not
-        planned twice. Returns once Kafka has confirmed it. Raises `InvalidArgumentError`.
+        planned twice. `traceparent` is the trace it belongs to (W3C), by default that of the
+        caller's span, where it uses OpenTelemetry. Returns once Kafka has confirmed it. Raises
+        `InvalidArgumentError`.
         """
         found = an_event(event)
         shard = default_shard(found.post_id, self.settings.partitions)
@@ -196,7 +199,10 @@ class PodAutomation(Operations):
             shard,
             found.post_id.encode(),
             encode(found),
-            event_headers(PostDetected, found.event_id, millis(found.detected_at)),
+            [
+                *event_headers(PostDetected, found.event_id, millis(found.detected_at)),
+                *(current_headers() if traceparent is None else header_of(traceparent)),
+            ],
         )
         (offset,) = await self._stores.send(topic, [record])
         return PublishedEvent(event_id=found.event_id, topic=topic, partition=shard, offset=offset)

@@ -44,6 +44,8 @@ class Outcome:
     skipped: bool = False
     """It had been done before, so the handler was not called."""
     cause: BaseException | None = None
+    traceparent: str | None = None
+    """The span of the attempt, where there is one."""
 
     def result(self, engagement: Engagement, at: datetime) -> EngagementExecuted:
         """The event that tells the engine; `at` is when the attempt ended."""

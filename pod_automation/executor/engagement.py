@@ -30,6 +30,9 @@ class Engagement:
     """When it fell due."""
     dispatched_at: datetime
     """When the engine sent it."""
+    traceparent: str | None = None
+    """The trace that it belongs to (W3C), where the engine or whoever published the post keeps one;
+    its result is given the same one."""
 
     @property
     def idempotency_key(self) -> str:
@@ -41,7 +44,7 @@ class Engagement:
         return self.activity_id
 
     @classmethod
-    def of(cls, event: ExecuteEngagement) -> "Engagement":
+    def of(cls, event: ExecuteEngagement, traceparent: str | None = None) -> "Engagement":
         """What `event` asks for. Raises `InvalidEvent` where an id is none that a result may carry:
         it would be refused, or be too large to be sent, and hold up those behind it."""
         for name in ("activity_id", "pod_id", "post_id", "member_id"):
@@ -56,6 +59,7 @@ class Engagement:
             attempt=event.attempt,
             scheduled_for=event.scheduled_for,
             dispatched_at=event.dispatched_at,
+            traceparent=traceparent,
         )
 
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
@@ -14,6 +16,7 @@ from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler
 from pod_automation.executor.in_hand import InHand, Work
 from pod_automation.executor.results import ResultSender
+from pod_automation.tracing.carried import carried, header_of
 from scheduler.adapters.kafka_consumer import stop as stop_consumer
 from scheduler.adapters.kafka_member import check_alive, check_replaced, member
 from scheduler.adapters.kafka_records import read_foreign_headers
@@ -23,6 +26,9 @@ from scheduler.settings import Settings
 from scheduler.tasks import ended
 from schemas.codec import InvalidEvent, decode
 from schemas.events import ExecuteEngagement
+
+if TYPE_CHECKING:
+    from pod_automation.tracing.spans import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -76,11 +82,13 @@ class Executor:
         ordered: bool = False,
         done: DoneStore | None = None,
         time_limit_s: float | None = None,
+        tracing: "Tracing | None" = None,
     ) -> None:
         """`concurrency`: handlers at a time, by default `settings.queue_concurrency`. `ordered`:
         engagements of one post one after another. `time_limit_s`: after it an attempt counts as
-        failed, by default `settings.result_timeout_ms`."""
+        failed, by default `settings.result_timeout_ms`. `tracing`: makes a span of each attempt."""
         self._settings = settings
+        self._tracing = tracing
         self._concurrency = settings.queue_concurrency if concurrency is None else concurrency
         if self._concurrency < 1:
             raise ValueError("an executor handles at least one engagement at a time")
@@ -145,6 +153,14 @@ class Executor:
     # What becomes of one engagement.
 
     async def _attempt(self, engagement: Engagement) -> Outcome:
+        if self._tracing is None:
+            return await self._attempted(engagement)
+        with self._tracing.engaging(engagement) as attempt:
+            outcome = await self._attempted(engagement)
+            attempt.came_to(outcome.executed)
+        return replace(outcome, traceparent=attempt.context)
+
+    async def _attempted(self, engagement: Engagement) -> Outcome:
         outcome = await self._attempts(engagement)
         if len(self._attempts.stuck) >= self._concurrency:
             self._in_hand.failure = self._in_hand.failure or StuckHandlersError(
@@ -155,7 +171,8 @@ class Executor:
 
     def _report(self, work: Work, outcome: Outcome, confirmed: Callable[[], None]) -> None:
         result = outcome.result(work.engagement, now())
-        self._sender.put(work.partition, result, confirmed)
+        trace = header_of(outcome.traceparent or work.engagement.traceparent)
+        self._sender.put(work.partition, result, confirmed, trace)
         kind = "permanent" if not outcome.retryable else "retryable"
         self.counts["executed" if outcome.executed else kind] += 1
         if outcome.skipped:
@@ -234,7 +251,7 @@ class Executor:
 
     def _engagement(self, record: ConsumerRecord) -> Engagement | None:
         try:
-            return Engagement.of(decode(ExecuteEngagement, record.value))
+            return Engagement.of(decode(ExecuteEngagement, record.value), carried(record.headers))
         except InvalidEvent as error:
             # The engine alone writes here, so whoever else did is not waiting for a result.
             self.counts["unreadable"] += 1

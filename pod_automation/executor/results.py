@@ -53,10 +53,16 @@ class ResultSender:
         self._moved = asyncio.Event()
 
     def put(
-        self, partition: int, result: EngagementExecuted, confirmed: Callable[[], None]
+        self,
+        partition: int,
+        result: EngagementExecuted,
+        confirmed: Callable[[], None],
+        extra: Headers | None = None,
     ) -> None:
-        """Have `result` sent into `partition`; calls `confirmed` once Kafka has it for good."""
+        """Have `result` sent into `partition`, with `extra` headers; calls `confirmed` once Kafka
+        has it for good."""
         headers = event_headers(EngagementExecuted, result.event_id, millis(result.executed_at))
+        headers += extra or ()
         self._queue.append(
             _Result(partition, result.post_id.encode(), encode(result), headers, confirmed)
         )

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from types import FrameType
 
 import structlog
 
-from pod_automation import logs
+from pod_automation import logs, tracing
 from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Handler, dry_run
 from pod_automation.executor.executor import Executor, StuckHandlersError
@@ -38,17 +39,19 @@ async def run_executor(
     Raises `PermanentError` when topics are missing. The process ends with code 75 when handlers
     cannot be ended, for its supervisor to start it again.
     """
-    executor = Executor(
-        settings,
-        handle,
-        concurrency=concurrency,
-        ordered=ordered,
-        done=done,
-        time_limit_s=time_limit_s,
-    )
-    if handle is dry_run:
-        log.warning("dry run: nothing is done for real, and everything is reported as executed")
-    with quiet_libraries():
+    async with AsyncExitStack() as stack:
+        executor = Executor(
+            settings,
+            handle,
+            concurrency=concurrency,
+            ordered=ordered,
+            done=done,
+            time_limit_s=time_limit_s,
+            tracing=await stack.enter_async_context(tracing.opened(settings, "executor")),
+        )
+        if handle is dry_run:
+            log.warning("dry run: nothing is done for real, and everything is reported as executed")
+        stack.enter_context(quiet_libraries())
         # Before anything asks for a topic by name, which creates it on some brokers.
         if not await _topics_are_there(settings, stop):
             return

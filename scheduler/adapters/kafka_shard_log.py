@@ -1,8 +1,8 @@
 """The log of one shard's owner: a transactional producer, and the cursor it left behind."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from decimal import Decimal
 
 import aiokafka.producer.sender
@@ -20,6 +20,7 @@ from scheduler.timer import Timer
 from schemas import codec
 from schemas.events import EngagementStatus, ExecuteEngagement, PodCommand, WheelCursor
 from schemas.headers import (
+    Headers,
     event_headers,
     headers_behind_id,
     overdue_headers_behind_id,
@@ -50,6 +51,9 @@ ENCODE_SLICE = 500
 CURSOR_STEP = 64
 """Records read back from the end at first when looking for the last cursor."""
 
+Fired = Callable[[int, Sequence[Timer], int], AbstractAsyncContextManager[Sequence[Headers]]]
+"""Entered around a commit, with its shard, timers and time (ms); gives headers for each timer."""
+
 
 class KafkaShardLog:
     """The `ShardLog` port."""
@@ -62,8 +66,11 @@ class KafkaShardLog:
         transactional_id: str,
         await_ms: int | None = None,
         encoding: asyncio.Lock | None = None,
+        fired: Fired | None = None,
     ) -> None:
         """Connects on `fence`. `await_ms`, how long a result is awaited, is for people to read.
+        `fired` is entered around each commit that has timers, and gives the headers that the
+        records of each are to have.
 
         `encoding` is shared by the shards of a process: only one encodes a large batch at a time.
         Else all would end with it at one moment, and then all wait for the broker.
@@ -74,6 +81,7 @@ class KafkaShardLog:
         self._transactional_id = transactional_id
         self._no_result = _no_result(await_ms)
         self._encoding = encoding or asyncio.Lock()
+        self._fired = fired
         self._producer: AIOKafkaProducer | None = None
 
     async def fence(self) -> None:
@@ -117,6 +125,20 @@ class KafkaShardLog:
         reports: Sequence[PodCommand] = (),
     ) -> int:
         """See `ShardLog.commit`."""
+        if self._fired is None or not timers:
+            return await self._commit(timers, at_ms, cursor, timeouts, reports)
+        async with self._fired(self._shard, timers, at_ms) as extra:
+            return await self._commit(timers, at_ms, cursor, timeouts, reports, extra)
+
+    async def _commit(
+        self,
+        timers: Sequence[Timer],
+        at_ms: int,
+        cursor: WheelCursor,
+        timeouts: Sequence[Timer],
+        reports: Sequence[PodCommand],
+        extra: Sequence[Headers] = (),
+    ) -> int:
         producer = self._producer
         if producer is None:
             raise StoreUnavailableError("Kafka", "the shard's log is not fenced")
@@ -129,7 +151,7 @@ class KafkaShardLog:
         # None of this waits for a broker: no shard holds up another, and none takes its turn for a
         # broker that does not answer.
         async with self._encoding if len(timers) > ENCODE_SLICE else nullcontext():
-            await _encode(timers, at_ms, executes, statuses)
+            await _encode(timers, at_ms, executes, statuses, extra)
         await self._give_up(timeouts, at_ms, results)
         await _report(reports, at_ms, commands)
         with translated(shard):
@@ -186,22 +208,29 @@ class KafkaShardLog:
 
 
 async def _encode(
-    timers: Sequence[Timer], at_ms: int, executes: Batches, statuses: Batches
+    timers: Sequence[Timer],
+    at_ms: int,
+    executes: Batches,
+    statuses: Batches,
+    extra: Sequence[Headers],
 ) -> None:
     execute_headers = headers_behind_id(ExecuteEngagement, at_ms)
     status_headers = headers_behind_id(EngagementStatus, at_ms)
     for start in range(0, len(timers), ENCODE_SLICE):
         if start:
             await asyncio.sleep(0)
-        for timer in timers[start : start + ENCODE_SLICE]:
+        for at, timer in enumerate(timers[start : start + ENCODE_SLICE], start):
+            more = extra[at] if extra else ()
             key = timer.post_id.encode()
             event_id = execute_event_id(timer.activity_id, timer.attempt)
             executes.append(
-                key, _execute(timer, at_ms), [("ce_id", event_id.encode()), *execute_headers]
+                key, _execute(timer, at_ms), [("ce_id", event_id.encode()), *execute_headers, *more]
             )
             event_id = status_event_id(timer.activity_id, "dispatched", timer.attempt)
             statuses.append(
-                key, _dispatched(timer, at_ms), [("ce_id", event_id.encode()), *status_headers]
+                key,
+                _dispatched(timer, at_ms),
+                [("ce_id", event_id.encode()), *status_headers, *more],
             )
 
 

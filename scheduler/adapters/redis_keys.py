@@ -8,6 +8,11 @@ from typing import NamedTuple
 WATERMARK_FIELD = "at:"
 
 
+def trace_key(prefix: str, shard: int, post_id: str) -> str:
+    """String, for two weeks: the trace context of the event that planned the post."""
+    return f"{prefix}wheel:{{{shard}}}:trace:{post_id}"
+
+
 class ShardKeys(NamedTuple):
     """The keys of one shard."""
 

@@ -246,7 +246,7 @@ class World(ShardWorld):
         """What an operator may want of members and pods."""
         member = f"member-{self.fate.randrange(6)}"
         who: Any = self.fate.choice(({}, {"pod_id": "pod-0"}, {"member_id": member}))
-        match self.fate.randrange(7):
+        match self.fate.randrange(9):
             case 6:
                 own = {"like_min_delay_ms": 10, "like_max_delay_ms": 90, "like_cap": 2}
                 self.command("policy", pod_id="pod-0", **self.fate.choice((own, {})))

@@ -115,6 +115,15 @@ RULES = (
         forbids=lambda _, imported: within(imported, "faust", "mode"),
     ),
     Rule(
+        "spans-in-tracing",
+        "OpenTelemetry is an optional extra, and what is off must cost nothing: only one package"
+        " imports it, once the settings ask for it",
+        applies_to=lambda module: (
+            layer(module) >= 0 and not within(module, "pod_automation.tracing")
+        ),
+        forbids=lambda _, imported: within(imported, "opentelemetry"),
+    ),
+    Rule(
         "servers-in-stack",
         "the embedded servers are an optional extra: an installation without them must work",
         applies_to=lambda module: layer(module) >= 0 and not within(module, "pod_automation.stack"),

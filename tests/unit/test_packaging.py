@@ -118,7 +118,7 @@ def test_every_dependency_is_in_the_lock() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
     for lock, wanted in {
-        "runtime": [*project["dependencies"], *extras["api"]],
+        "runtime": [*project["dependencies"], *extras["api"], *extras["traces"]],
         "embedded": extras["embedded"],
         "test": extras["test"],
         "dev": [*extras["lint"], *extras["docs"], *extras["bench"]],
