@@ -45,9 +45,15 @@ def generation_of(group: KafkaShardGroup) -> int:
 
 
 async def balanced(one: KafkaShardGroup, other: KafkaShardGroup, shards: int) -> None:
-    """Wait until both have some of the shards, and all of them are somebody's."""
+    """Wait until both have some of the shards, and each of them is one's."""
     changing = {group: asyncio.create_task(group.changed()) for group in (one, other)}
-    while not (one.assigned and other.assigned) or len(one.assigned | other.assigned) < shards:
+
+    def shared_out() -> bool:
+        # One that had all of them may not have heard yet that some are the other's.
+        sizes = len(one.assigned), len(other.assigned)
+        return min(sizes) > 0 and sum(sizes) == len(one.assigned | other.assigned) == shards
+
+    while not shared_out():
         done, _ = await asyncio.wait(changing.values(), return_when=asyncio.FIRST_COMPLETED)
         for group, task in list(changing.items()):
             if task in done:
