@@ -132,6 +132,51 @@ async def test_an_operator_finds_stops_and_undoes(
             await expect(page.get_by_role("cell", name=words).first).to_be_visible()
 
 
+@pytest.mark.usefixtures("engine")
+async def test_rules_for_a_pod_and_a_member(
+    environment: dict[str, str], settings: Settings
+) -> None:
+    async with served(environment) as address, asked(address) as api, opened(address) as page:
+        await planned(api, settings, "x", 3)
+        await page.goto(f"{address}#/pod/p")
+        await page.get_by_role("button", name="Quiet hours").click()
+        await page.get_by_label("From").fill("21:30")
+        await page.get_by_label("Time zone").fill("Nowhere/Atall")
+        await page.get_by_role("button", name="Do it").click()
+        await expect(page.get_by_text("Nowhere/Atall")).to_be_visible(timeout=WAIT_MS)
+        await page.get_by_role("button", name="Quiet hours").click()
+        await page.get_by_label("From").fill("21:30")
+        await page.get_by_label("Time zone").fill("Europe/Berlin")
+        await page.get_by_role("button", name="Do it").click()
+        await expect(page.get_by_text("pod p has quiet hours")).to_be_visible(timeout=WAIT_MS)
+        await page.get_by_role("button", name="Pace").click()
+        await page.get_by_label("Likes: no sooner").fill("2.5")
+        await page.get_by_label("Likes: no later").fill("90")
+        await page.get_by_label("Likes of a post").fill("2")
+        await page.get_by_role("button", name="Do it").click()
+        await expect(page.get_by_text("at its own pace")).to_be_visible(timeout=WAIT_MS)
+
+        await page.goto(f"{address}#/member/ann")
+        await page.get_by_role("button", name="Daily cap").click()
+        await page.get_by_label("Engagements in 24 hours").fill("7")
+        await page.get_by_role("button", name="Do it").click()
+        await expect(page.get_by_text("member ann has a daily cap")).to_be_visible(timeout=WAIT_MS)
+
+        held = {
+            one["kind"]: one["value"] for one in (await api.get("/v1/controls")).json()["controls"]
+        }
+        assert held["quiet_hours"] == {"from": "21:30", "until": "07:00", "zone": "Europe/Berlin"}
+        assert held["policy"]["like_min_delay_ms"] == 150_000
+        assert held["policy"]["like_max_delay_ms"] == 5_400_000
+        assert held["policy"]["like_cap"] == 2
+        assert held["daily_cap"]["cap"] == 7
+        # And taken back, where they are listed.
+        await page.goto(f"{address}#/controls")
+        await page.get_by_role("row", name="at most 7").get_by_role("button", name="Remove").click()
+        await page.get_by_role("button", name="Do it").click()
+        await expect(page.get_by_text("member ann has no daily cap")).to_be_visible(timeout=WAIT_MS)
+
+
 async def test_a_dispatcher_dies_while_somebody_looks(
     environment: dict[str, str], engine: dict[str, EngineProcess]
 ) -> None:

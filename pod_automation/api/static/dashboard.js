@@ -94,7 +94,7 @@ function ask(what, more, { risky = false, fields = [] } = {}) {
   const inputs = [...fields, { name: "reason", label: "Why? (kept on record)", maxlength: 200 }].map((field) =>
     h("label", { class: "field" }, field.label,
       h("input", { name: field.name, type: field.type ?? "text", required: field.required, maxlength: field.maxlength,
-        step: field.step, value: field.value, autocomplete: "off" })));
+        min: field.min, step: field.step, value: field.value, autocomplete: "off" })));
   document.querySelector("#asking-fields").replaceChildren(...inputs);
   asking.returnValue = "no";
   asking.showModal();
@@ -134,11 +134,34 @@ function control(text, what, more, path, body, said, { risky = false, fields = [
   }, text);
 }
 
-function stopping(subject, body, isPaused) {
+function stopping(subject, body, isPaused, more = "") {
   return isPaused
-    ? control("Resume", `Resume ${subject}?`, "What has fallen due meanwhile follows the catch-up policy.", "resume", body, () => `${subject} goes on`)
-    : control("Pause", `Pause ${subject}?`, "Nothing of it is sent until it is resumed. What comes is planned.", "pause", body, () => `${subject} is paused`);
+    ? control(`Resume${more}`, `Resume ${subject}?`, "What has fallen due meanwhile follows the catch-up policy.", "resume", body, () => `${subject} goes on`)
+    : control(`Pause${more}`, `Pause ${subject}?`, "Nothing of it is sent until it is resumed. What comes is planned.", "pause", body, () => `${subject} is paused`);
 }
+
+const quietHours = (subject, body) =>
+  control("Quiet hours", `Set the quiet hours of ${subject}?`, "Every day, by the clocks there. What waits is moved out of them, and what comes is planned around them.",
+    "quiet-hours", body, () => `${subject} has quiet hours`, {
+      fields: [{ name: "from", label: "From", type: "time", required: true, value: "22:00" }, { name: "until", label: "Until", type: "time", required: true, value: "07:00" },
+        { name: "zone", label: "Time zone", required: true, maxlength: 64, value: Intl.DateTimeFormat().resolvedOptions().timeZone }],
+      made: ({ from, until, zone }) => ({ from, until, zone }),
+    });
+
+const minutes = (value) => (value === null ? null : Math.round(Number(value) * 60000));
+
+const pace = (id) =>
+  control("Pace", `Plan pod ${id} at a pace of its own?`, "For posts that come from now on. Of a window give both ends; what is left empty is as the settings say, and so is all of it again if nothing is given.",
+    "policy", { pod_id: id }, () => `pod ${id} is planned at its own pace`, {
+      fields: [{ name: "like_min", label: "Likes: no sooner than (minutes)", type: "number", min: 0, step: "any" }, { name: "like_max", label: "Likes: no later than (minutes)", type: "number", min: 0, step: "any" },
+        { name: "comment_min", label: "Comments: no sooner than (minutes)", type: "number", min: 0, step: "any" }, { name: "comment_max", label: "Comments: no later than (minutes)", type: "number", min: 0, step: "any" },
+        { name: "cap", label: "Likes of a post in an hour, at most", type: "number", min: 1, step: 1 }],
+      made: (entered) => ({
+        like_min_delay_ms: minutes(entered.like_min), like_max_delay_ms: minutes(entered.like_max),
+        comment_min_delay_ms: minutes(entered.comment_min), comment_max_delay_ms: minutes(entered.comment_max),
+        like_cap: entered.cap === null ? null : Number(entered.cap), like_cap_window_ms: entered.cap === null ? null : 3600000,
+      }),
+    });
 
 // Pictures
 
@@ -253,6 +276,7 @@ async function pod(id) {
   return [
     h("h1", {}, `Pod ${id} `, paused ? h("span", { class: "pill warn" }, "paused") : null),
     h("p", { class: "buttons" }, stopping(`pod ${id}`, { pod_id: id }, paused),
+      quietHours(`pod ${id}`, { pod_id: id }), pace(id),
       control("Cancel all that waits", `Cancel all that waits of pod ${id}?`, "It is not sent, and not planned again. This cannot be taken back.", "cancel", { pod_id: id }, came, { risky: true })),
     card("Activities", facts(Object.entries(stats).map(([name, value]) => [words(name), number(value)]))),
     section("Planned and done", timeline(page.activities)),
@@ -281,6 +305,9 @@ async function member(id) {
   return [
     h("h1", {}, `Member ${id} `, paused ? h("span", { class: "pill warn" }, "paused") : null, out ? h("span", { class: "pill bad" }, "opted out") : null),
     h("p", { class: "buttons" }, stopping(`member ${id}`, { member_id: id }, paused),
+      quietHours(`member ${id}`, { member_id: id }),
+      control("Daily cap", `Give member ${id} a daily cap?`, "So many engagements are planned for any 24 hours, at most, for posts that come from now on.", "daily-cap", { member_id: id },
+        () => `member ${id} has a daily cap`, { fields: [{ name: "cap", label: "Engagements in 24 hours", type: "number", min: 1, step: 1, required: true, value: "10" }], made: ({ cap }) => ({ cap: Number(cap) }) }),
       out
         ? control("Opt in", `Have member ${id} take part again?`, "For posts that come from now on.", "opt-in", { member_id: id }, () => `member ${id} takes part again`)
         : control("Opt out", `Have member ${id} do nothing any more?`, "What waits is cancelled, and what comes is skipped.", "opt-out", { member_id: id }, (answer) => `member ${id} has opted out; ${came(answer)}`, { risky: true })),
@@ -314,6 +341,15 @@ async function activity(id) {
   ];
 }
 
+function rule({ kind, value }) {
+  if (!value) return words(kind);
+  if (value.zone) return `quiet from ${value.from} to ${value.until}, ${value.zone}`;
+  if (kind === "daily_cap") return `at most ${number(value.cap)} in 24 hours`;
+  const length = (ms) => (ms % 3600000 ? `${number(ms / 60000)} min` : `${number(ms / 3600000)} h`);
+  const parts = Object.entries(value).map(([field, n]) => (field.endsWith("_ms") ? `${words(field.slice(0, -3))} ${length(n)}` : `${words(field)} ${number(n)}`));
+  return `${words(kind)}: ${parts.join(", ")}`;
+}
+
 async function controls() {
   const { controls: found } = await api("controls");
   const everything = found.some((each) => each.kind === "paused" && each.scope === "all");
@@ -326,14 +362,13 @@ async function controls() {
     h("label", { class: "unseen", for: `go-${page}` }, `Id of a ${page}`), h("input", { id: `go-${page}`, name: "id", required: true, placeholder: `Id of a ${page}`, autocomplete: "off" }), h("button", {}, `To the ${page}`));
   return [
     h("h1", {}, "Controls"),
-    h("p", { class: "buttons" }, stopping("everything", { everybody: true }, everything)),
+    h("p", { class: "buttons" }, stopping("everything", { everybody: true }, everything, " everything")),
     table("what holds", [["what", ""], ["who", "id"], ["since", "time"], ["by", ""], ["why", ""], ["", ""]],
       found.map((each) => {
         const page = ["pod", "member"].includes(each.scope) ? each.scope : null;
         const body = each.scope === "all" ? { everybody: true } : { [`${each.scope}_id`]: each.subject };
         const name = each.scope === "all" ? "everything" : `${each.scope} ${each.subject}`;
-        const value = each.value ? (each.value.zone ? ` ${each.value.from} to ${each.value.until}, ${each.value.zone}` : ` ${Object.entries(each.value).map(([field, n]) => `${words(field)} ${n}`).join(", ")}`) : "";
-        return [`${words(each.kind)}${value}`, page ? link(page, each.subject, name) : name, time(each.issued_at), each.actor ?? "", each.reason ?? "",
+        return [rule(each), page ? link(page, each.subject, name) : name, time(each.issued_at), each.actor ?? "", each.reason ?? "",
           each.kind === "drained" ? "pod-automation drain … --off"
           : each.kind === "paused" ? stopping(name, body, true)
           : each.kind === "quiet_hours" ? control("Remove", `Remove the quiet hours of ${name}?`, "For what is planned from now on.", "quiet-hours", body, () => `${name} has no quiet hours`)
