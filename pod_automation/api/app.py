@@ -156,14 +156,15 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     @app.middleware("http")
     async def around(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         began = perf_counter()
-        if "transfer-encoding" in request.headers:
-            return problem(ProblemError(411, "length-required", "say the length of the body"))
         length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            return problem(
+        if "transfer-encoding" in request.headers:
+            answer = problem(ProblemError(411, "length-required", "say the length of the body"))
+        elif not length.isdigit() or int(length) > MAX_BODY_BYTES:
+            answer = problem(
                 ProblemError(413, "too-large", f"a body of {MAX_BODY_BYTES:,} bytes is the most")
             )
-        answer = await go_on(request)
+        else:
+            answer = await go_on(request)
         for name, value in _HEADERS.items():
             answer.headers.setdefault(name, value)
         if request.url.path.startswith("/v1/"):

@@ -19,7 +19,7 @@ class Answering:
         self._registry = CollectorRegistry()
         self._seconds = Histogram(
             "pod_automation_api_request_seconds",
-            "How long requests took, by the route they met; `none`: no route, or not let in.",
+            "How long requests took, by the pattern of their path; `none`: there is nothing.",
             ("method", "route", "status"),
             registry=self._registry,
         )

@@ -1,6 +1,7 @@
 """Opens what traces need, for one process, where the settings ask for it."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from pod_automation.tracing.spans import Tracing
 
 FLUSH_S = 2.0
-"""How long the end of a process waits for its last spans to be taken."""
+"""How long the end of a process waits for its last spans to be taken; no longer than an eighth of
+its grace."""
 
 log = structlog.get_logger(__name__)
 
@@ -49,15 +51,22 @@ async def opened(settings: Settings, process: str) -> AsyncIterator["Tracing | N
     if settings.instance_id:
         about["service.instance.id"] = settings.instance_id
     # What the environment says of the resource comes first.
-    provider = TracerProvider(resource=Resource(about).merge(Resource.create()))
-    provider.add_span_processor(BatchSpanProcessor(Exporter()))
+    provider = TracerProvider(
+        resource=Resource(about).merge(Resource.create()), shutdown_on_exit=False
+    )
+    # A batch of timers ends all its spans at once, of each shard.
+    asked = os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", "")
+    room = max(int(asked) if asked.isdecimal() else 0, 4 * settings.dispatch_batch)
+    provider.add_span_processor(BatchSpanProcessor(Exporter(), max_queue_size=room))
     traces = RedisTraces(settings.redis_url, prefix=settings.topic_prefix)
     log.info("traces", process=process)
     try:
         yield Tracing(provider.get_tracer("pod-automation"), traces)
     finally:
-        await traces.close()
         # In a thread that does not hold up the end of the process, where nobody takes them.
         ending = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
         ending.start()
-        await asyncio.to_thread(ending.join, FLUSH_S)
+        try:
+            await traces.close()
+        finally:
+            await asyncio.to_thread(ending.join, min(FLUSH_S, settings.shutdown_grace_ms / 8000))

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
-import structlog
 from opentelemetry import context as otel
 from opentelemetry.trace import (
     Span,
@@ -26,7 +25,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from pod_automation.tracing.carried import TRACEPARENT, carried, header_of
 from scheduler.adapters.redis_traces import RedisTraces
 from scheduler.batch import read
-from scheduler.errors import EngineError
 from scheduler.ports import SourceRecord
 from scheduler.timer import Timer
 from schemas.events import EngagementExecuted, PostDetected
@@ -37,7 +35,7 @@ from streams.pump import Applier
 SLICE = 100
 """Spans started before other tasks get their turn."""
 
-log = structlog.get_logger(__name__)
+NOTHING = otel.Context()
 _W3C = TraceContextTextMapPropagator()
 
 
@@ -110,16 +108,18 @@ class Tracing:
     ) -> AsyncIterator[Sequence[Headers]]:
         """A span `fire` for each of `timers`, while their transaction lasts; gives the headers that
         each of their records gets."""
-        contexts = await self._recalled(shard, timers)
+        posts = list(dict.fromkeys(timer.post_id for timer in timers))
+        contexts = await self._traces.recall(shard, posts)
+        parents = {post_id: _above(context) for post_id, context in contexts.items()}
         spans = []
         for at, timer in enumerate(timers):
             if at and not at % SLICE:
                 await asyncio.sleep(0)
             spans.append(
-                self.started(
+                self._tracer.start_span(
                     "fire",
+                    parents.get(timer.post_id, NOTHING),
                     SpanKind.PRODUCER,
-                    contexts.get(timer.post_id),
                     {
                         **_about(timer),
                         "pod_automation.shard": shard,
@@ -151,13 +151,9 @@ class Tracing:
     ) -> None:
         """Keep the contexts of posts for those who fire; a span whose post had one before is linked
         to that."""
-        try:
-            before = await self._traces.remember(shard, contexts)
-        except EngineError as error:
-            log.debug("a trace will not go on", reason=str(error))
-            return
+        before = await self._traces.remember(shard, contexts)
         for post_id, context in before.items():
-            spans[post_id].add_link(_span_of(context).get_span_context())
+            spans[post_id].add_link(get_current_span(_above(context)).get_span_context())
 
     def started(
         self,
@@ -167,16 +163,8 @@ class Tracing:
         about: Mapping[str, str | int],
     ) -> Span:
         """A span that has begun, below `parent` where there is one."""
-        above = otel.Context() if parent is None else _W3C.extract({TRACEPARENT: parent})
+        above = NOTHING if parent is None else _above(parent)
         return self._tracer.start_span(name, above, kind, about)
-
-    async def _recalled(self, shard: int, timers: Sequence[Timer]) -> Mapping[str, str]:
-        posts = list(dict.fromkeys(timer.post_id for timer in timers))
-        try:
-            return await self._traces.recall(shard, posts)
-        except EngineError as error:
-            log.debug("traces begin anew", reason=str(error))
-            return {}
 
 
 class _Planning:
@@ -267,8 +255,8 @@ def _about(each: Told) -> dict[str, str | int]:
     }
 
 
-def _span_of(context: str) -> Span:
-    return get_current_span(_W3C.extract({TRACEPARENT: context}))
+def _above(context: str) -> otel.Context:
+    return _W3C.extract({TRACEPARENT: context})
 
 
 @contextmanager

@@ -1,17 +1,25 @@
 """The trace contexts of posts, beside the wheel in Redis, for as long as timers may wait."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from scheduler.adapters.redis_client import client
-from scheduler.adapters.redis_errors import RAISED, translated
 from scheduler.adapters.redis_keys import trace_key
+
+log = structlog.get_logger(__name__)
 
 KEPT_MS = 14 * 24 * 3600 * 1000
 """How long a context is kept. What waits longer starts a trace of its own."""
 
-TIMEOUT_S = 1.0
-"""No timer waits for its trace longer than this."""
+CALL_S = 0.25
+"""No batch waits for its traces longer than this."""
+
+REST_S = 5.0
+"""After a call that failed nobody asks for so long: a Redis in trouble is not to make each batch
+late."""
 
 
 class RedisTraces:
@@ -20,42 +28,58 @@ class RedisTraces:
 
     def __init__(self, url: str, *, prefix: str = "") -> None:
         """Connects on the first call."""
-        self._redis = client(url, TIMEOUT_S)
+        self._redis = client(url, CALL_S)
         self._prefix = prefix
+        self._rests_until_s = 0.0
 
     async def remember(self, shard: int, contexts: Mapping[str, str]) -> Mapping[str, str]:
         """Keep the context of each post, where it has none yet; returns those that they had
-        before. Raises `StoreUnavailableError`."""
+        before. Raises nothing: what cannot be kept is lost."""
         if not contexts:
             return {}
-        try:
+
+        async def ask() -> Mapping[str, str]:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for post_id, context in contexts.items():
                     key = trace_key(self._prefix, shard, post_id)
                     pipe.set(key, context, nx=True, px=KEPT_MS)
                     pipe.get(key)
                 answers = await pipe.execute()
-        except RAISED as error:
-            raise translated(error) from error
-        kept = zip(contexts.items(), answers[1::2], strict=True)
-        return {
-            post_id: found.decode()
-            for (post_id, context), found in kept
-            if found is not None and found.decode() != context
-        }
+            return _read(contexts, answers[1::2])
+
+        kept = await self._asked(ask)
+        return {post: found for post, found in kept.items() if found != contexts[post]}
 
     async def recall(self, shard: int, post_ids: Sequence[str]) -> Mapping[str, str]:
-        """The contexts of those posts that have one. Raises `StoreUnavailableError`."""
+        """The contexts of those posts that have one. Raises nothing: what cannot be read is as if
+        it had been lost."""
         if not post_ids:
             return {}
-        try:
+
+        async def ask() -> Mapping[str, str]:
             keys = [trace_key(self._prefix, shard, post_id) for post_id in post_ids]
-            found: list[Any] = await self._redis.mget(keys)
-        except RAISED as error:
-            raise translated(error) from error
-        pairs = zip(post_ids, found, strict=True)
-        return {post_id: context.decode() for post_id, context in pairs if context is not None}
+            return _read(post_ids, await self._redis.mget(keys))
+
+        return await self._asked(ask)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
+
+    async def _asked(self, ask: Callable[[], Awaitable[Mapping[str, str]]]) -> Mapping[str, str]:
+        clock = asyncio.get_running_loop().time
+        if clock() < self._rests_until_s:
+            return {}
+        try:
+            async with asyncio.timeout(CALL_S):
+                return await ask()
+        except Exception as error:
+            # Whatever it is: no trace is worth the work that it tells of.
+            self._rests_until_s = clock() + REST_S
+            log.debug("traces are not at hand", reason=str(error) or type(error).__name__)
+            return {}
+
+
+def _read(post_ids: Iterable[str], found: Iterable[Any]) -> Mapping[str, str]:
+    pairs = zip(post_ids, found, strict=True)
+    return {post_id: context.decode() for post_id, context in pairs if context is not None}

@@ -1,5 +1,6 @@
 """One trace from the event of an upstream system to the result, through real processes."""
 
+import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -223,6 +224,28 @@ async def test_the_first_context_of_a_post_stays(settings: Settings) -> None:
         assert KEPT_MS - 60_000 < left_ms <= KEPT_MS
     finally:
         await traces.close()
+
+
+async def test_a_redis_that_refuses_or_does_not_answer_costs_traces_alone(
+    settings: Settings,
+) -> None:
+    context = f"00-{uuid4().hex}-00f067aa0ba902b7-01"
+    async with Redis.from_url(settings.redis_url) as redis:
+        await redis.lpush(trace_key(settings.topic_prefix, 1, "list"), "not a string")
+    refusing = RedisTraces(settings.redis_url, prefix=settings.topic_prefix)
+    # Whoever connects to it waits for ever.
+    hanging = socket.create_server(("127.0.0.1", 0))
+    silent = RedisTraces(f"redis://127.0.0.1:{hanging.getsockname()[1]}/0")
+    try:
+        assert await refusing.remember(1, {"good": context, "list": context}) == {}
+        # For a while nobody asks, however much is there.
+        assert await refusing.recall(1, ["good"]) == {}
+        assert await silent.recall(1, ["good"]) == {}
+        assert await silent.remember(1, {"good": context}) == {}
+    finally:
+        for traces in (refusing, silent):
+            await traces.close()
+        hanging.close()
 
 
 @pytest.mark.parametrize("address", ["redis://127.0.0.1:1/0", ""], ids=["away", "forgotten"])
