@@ -5,10 +5,14 @@ import re
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -26,11 +30,16 @@ _AWAY = (
     BusyLoadingError,
     OutOfMemoryError,
     ReadOnlyError,
+    MasterDownError,
+    ClusterDownError,
+    TryAgainError,
     OSError,
 )
-# Likewise, as codes; of a command in a script Redis 6.2 quotes it: "...: 35: -OOM ...".
+# Likewise, as codes; of a command in a script Redis 6.2 quotes it: "...: 35: -OOM ...", and so does
+# redis-py of a command in a pipeline: "... caused error: ('BUSY ...',)".
 _AWAY_CODE = re.compile(
-    "(?:^|: -)(?:LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|READONLY)"
+    r"""(?:^|: -|caused error: \(['"])"""
+    "(?:LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|READONLY)"
 )
 
 
@@ -38,6 +47,11 @@ def translated(error: Exception) -> EngineError | Exception:
     """What the engine calls a Redis error: away (try again), or a bug (itself)."""
     if isinstance(error, AuthenticationError):
         return EngineError(f"Redis refuses the credentials in POD_AUTOMATION_REDIS_URL: {error}")
+    if isinstance(error, NoPermissionError):
+        return EngineError(
+            "Redis does not let the user in POD_AUTOMATION_REDIS_URL do what the engine needs"
+            f' (docs/runbook.md, "Least privilege"): {error}'
+        )
     if isinstance(error, _AWAY) or is_closed(error):
         return StoreUnavailableError("Redis", str(error) or type(error).__name__)
     if isinstance(error, ResponseError) and _AWAY_CODE.search(str(error)):

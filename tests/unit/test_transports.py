@@ -1,9 +1,11 @@
-"""A connection that uvloop has closed is a store that is away, and no bug."""
+"""What drivers raise when a store is away is no bug."""
 
 import pytest
+from redis._parsers.base import BaseParser
+from redis.asyncio import Redis
 
 from scheduler.adapters import kafka_errors, redis_errors
-from scheduler.errors import StoreUnavailableError
+from scheduler.errors import EngineError, StoreUnavailableError
 from scheduler.transports import is_closed
 
 CLOSED = RuntimeError(
@@ -16,6 +18,36 @@ def test_redis() -> None:
     assert isinstance(redis_errors.translated(CLOSED), StoreUnavailableError)
     bug = RuntimeError("a bug")
     assert redis_errors.translated(bug) is bug
+
+
+def said(text: str) -> Exception:
+    """What the driver makes of an answer."""
+    error = BaseParser.parse_error(text)  # type: ignore[no-untyped-call]
+    assert isinstance(error, Exception)
+    return error
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"),
+        *("READONLY", "TRYAGAIN"),
+    ],
+)
+async def test_what_redis_says_when_it_cannot_serve(code: str) -> None:
+    # As the driver reads it, by itself and of a command of a pipeline.
+    assert isinstance(redis_errors.translated(said(f"{code} why")), StoreUnavailableError)
+    error = said(f"{code} why")
+    async with Redis() as redis:
+        redis.pipeline().annotate_exception(error, 1, ("GET", "key"))
+    assert "of pipeline" in str(error)
+    assert isinstance(redis_errors.translated(error), StoreUnavailableError)
+
+
+def test_what_redis_does_not_allow_is_said_in_a_line() -> None:
+    told = redis_errors.translated(said("NOPERM this user has no permissions to run 'eval'"))
+    assert isinstance(told, EngineError)
+    assert "Least privilege" in str(told)
 
 
 def test_kafka() -> None:
