@@ -444,9 +444,17 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         return _json(await client.clear_daily_cap(body.member_id, reason=words, wait_s=body.wait_s))
 
     @app.post("/v1/dead-letters/replay", tags=["act"], responses=_answer("Replayed"))
-    async def replay(body: Replay, _: Caller = operator) -> Response:
+    async def replay(body: Replay, caller: Caller = operator) -> Response:
         """Send dead letters through the normal door again."""
-        return _json(await letters.replayed(settings, body.ids, again=body.again))
+        return _json(
+            await letters.replayed(
+                settings,
+                body.ids,
+                again=body.again,
+                actor=f"api:{caller.name}",
+                reason=body.reason,
+            )
+        )
 
     for path, (name, media_type) in _FILES.items():
         _serve_file(app, path, name, media_type)

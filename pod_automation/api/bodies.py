@@ -137,6 +137,7 @@ class Replay(_Body):
         Field(min_length=1, max_length=200),
     ]
     again: bool = Field(default=False, description="Also those that were replayed before.")
+    reason: Reason | None = None
 
 
 class Post(_Body):

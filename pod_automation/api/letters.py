@@ -43,15 +43,18 @@ async def shown(settings: Settings, letter_id: str) -> dict[str, Any] | None:
     return letter_json(found, copies, not_replayable(found, settings), replays)
 
 
-async def replayed(settings: Settings, ids: Sequence[str], *, again: bool) -> dict[str, Any]:
-    """Send these letters through the normal door again; says of each what became of it."""
+async def replayed(
+    settings: Settings, ids: Sequence[str], *, again: bool, actor: str, reason: str | None
+) -> dict[str, Any]:
+    """Send these letters through the normal door again, in the name of `actor`; says of each what
+    became of it."""
     letters: dict[str, Letter] = {}
     async with DeadLetters(settings) as reading:
         async for page in reading.chosen(_choice(settings, ids)):
             letters |= {each.id: each for each in page}
     record = await PostgresReplays.connect(settings.postgres_dsn)
     try:
-        async with Replayer(settings, record) as replayer:
+        async with Replayer(settings, record, actor=actor, reason=reason) as replayer:
             done = await replayer.replay(list(letters.values()), again=again)
     finally:
         await record.close()

@@ -31,3 +31,15 @@ def ask(
         return run(asked())
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def who_asks() -> str:
+    """Who runs this, for the record."""
+    import getpass
+    import socket
+
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container may run under an id without a name
+        name = "somebody"
+    return f"{name}@{socket.gethostname()}"[:200]

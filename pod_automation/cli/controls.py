@@ -391,7 +391,7 @@ def forget_member(
     Example:
       pod-automation forget-member ann --yes
     """
-    from pod_automation.cli.asking import ask
+    from pod_automation.cli.asking import ask, who_asks
     from pod_automation.cli.exit_codes import ExitCode
     from pod_automation.cli.terminal import error, json_result, result
     from pod_automation.client import NotAppliedError
@@ -400,7 +400,7 @@ def forget_member(
     try:
         done = ask(
             lambda pods: pods.forget_member(member, opt_out_too=opt_out_too, wait_s=timeout_s),
-            actor=actor or _user(),
+            actor=actor or who_asks(),
         )
     except NotAppliedError as late:
         error(f"{late}: is a worker running?")
@@ -436,14 +436,16 @@ def drain(
       pod-automation drain host-7 --reason "new kernel"
       pod-automation drain host-7 --off
     """
-    from pod_automation.cli.asking import ask
+    from pod_automation.cli.asking import ask, who_asks
     from pod_automation.cli.terminal import result
 
     if off:
-        ask(lambda pods: pods.undrain_dispatcher(instance, reason=reason), actor=actor or _user())
+        ask(
+            lambda pods: pods.undrain_dispatcher(instance, reason=reason), actor=actor or who_asks()
+        )
         result(f"dispatcher {instance} may have shards again")
     else:
-        ask(lambda pods: pods.drain_dispatcher(instance, reason=reason), actor=actor or _user())
+        ask(lambda pods: pods.drain_dispatcher(instance, reason=reason), actor=actor or who_asks())
         result(f"dispatcher {instance} gives up its shards; `status` shows when it has none")
 
 
@@ -662,13 +664,13 @@ def _ask(
     actor: str | None,
     call: "Callable[[PodAutomation], Coroutine[Any, Any, CommandAnswer]]",
 ) -> "CommandAnswer":
-    from pod_automation.cli.asking import ask
+    from pod_automation.cli.asking import ask, who_asks
     from pod_automation.cli.exit_codes import ExitCode
     from pod_automation.cli.terminal import error
     from pod_automation.client import NotAppliedError, NotFoundError
 
     try:
-        return ask(call, actor=actor or _user())
+        return ask(call, actor=actor or who_asks())
     except NotAppliedError as late:
         error(f"{late}: is a worker running?")
     except NotFoundError as missing:
@@ -737,15 +739,3 @@ def _seconds(text: str) -> float:
             f"{text!r} is no duration up to 366 days: write it like 90s, 45m, 2h, 1d"
         )
     return seconds
-
-
-def _user() -> str:
-    """Who runs this, for the record."""
-    import getpass
-    import socket
-
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container may run under an id without a name
-        name = "somebody"
-    return f"{name}@{socket.gethostname()}"[:200]

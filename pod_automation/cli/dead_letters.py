@@ -149,6 +149,7 @@ def replay(
       pod-automation dead-letters replay --reason "refused by PostgreSQL" --since 1d --dry-run
       pod-automation dead-letters replay --source engagement-executed --not-replayed --yes
     """
+    from pod_automation.cli.asking import who_asks
     from pod_automation.cli.dead_letters_run import Wish, replay_letters
     from pod_automation.cli.loop import run
     from pod_automation.cli.terminal import quiet_logs
@@ -177,7 +178,9 @@ def replay(
     settings = load_settings()
     quiet_logs()
     choice = _choice(settings.topic_prefix, reason, source, since, until, ids or ())
-    wish = Wish(choice, again=again, dry_run=dry_run, ask=ask, as_json=json_output)
+    wish = Wish(
+        choice, again=again, dry_run=dry_run, ask=ask, as_json=json_output, actor=who_asks()
+    )
     raise typer.Exit(run(replay_letters(settings, wish)))
 
 

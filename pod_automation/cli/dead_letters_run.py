@@ -91,6 +91,7 @@ class Wish:
     dry_run: bool
     ask: Callable[[str], bool] | None
     as_json: bool
+    actor: str | None = None
 
 
 async def replay_letters(settings: Settings, wish: Wish) -> ExitCode:
@@ -124,7 +125,7 @@ async def _send(
     index: Index,
     done: "_Done",
 ) -> None:
-    async with Replayer(settings, record) as replayer:
+    async with Replayer(settings, record, actor=wish.actor) as replayer:
         async for chunk in _chunks(letters, index):
             end_if_cancelled()
             try:

@@ -191,6 +191,8 @@ class AuditEntry(Result, frozen=True, kw_only=True):
     """A command: who asked for what, when and why, and what came of it.
 
     `value` is as of `ControlState`; `offsets` tell where it stands in `pod-commands`, by partition.
+    The last replay of a dead letter is one too, the command being `replay` and `subject` its id;
+    `offsets` tell where it was sent.
     """
 
     command_id: str

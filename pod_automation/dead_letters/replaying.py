@@ -50,8 +50,18 @@ class Replayed:
 class Replayer:
     """Sends and marks. At least once."""
 
-    def __init__(self, settings: Settings, replays: PostgresReplays) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        replays: PostgresReplays,
+        *,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """`actor` and `reason` tell the audit who replays, and why."""
         self._settings = settings
+        self._actor = actor
+        self._reason = reason
         self._replays = replays
         self._producer: Any = None
 
@@ -86,7 +96,7 @@ class Replayer:
                     due = [each for each in due if each.id not in before]
                 await self._send(due, done)
                 if done.sent:
-                    await transaction.mark(done.sent)
+                    await transaction.mark(done.sent, self._actor, self._reason)
             done.marked = True
         except EngineError as error:
             if not done.sent:

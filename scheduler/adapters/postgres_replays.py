@@ -96,8 +96,11 @@ class Replaying:
         with translated():
             return await _of(self._connection, ids)
 
-    async def mark(self, sent: Sequence[Sent]) -> None:
-        """Mark these, and count up those that were marked before. No id may come twice."""
+    async def mark(
+        self, sent: Sequence[Sent], actor: str | None = None, reason: str | None = None
+    ) -> None:
+        """Mark these, and count up those that were marked before; `actor` and `reason` are for the
+        audit. No id may come twice."""
         with translated():
             await self._connection.execute(
                 query("mark_replays"),
@@ -105,6 +108,8 @@ class Replaying:
                 [each.topic for each in sent],
                 [each.partition for each in sent],
                 [each.offset for each in sent],
+                actor,
+                reason,
             )
 
 

@@ -213,6 +213,10 @@ async def test_a_dead_letter_is_replayed(
         await confirmed(page, "Replay what is chosen", "mended")
         await expect(page.get_by_text("/1/0: replayed")).to_be_visible(timeout=WAIT_MS)
         await expect(page.get_by_text("yes, 1")).to_be_visible(timeout=WAIT_MS)
+        await page.get_by_role("link", name="Audit").click()
+        row = page.get_by_role("row", name="replay")
+        for words in ("dead letter", "api:otto", "mended", "1 replayed"):
+            await expect(row.get_by_role("cell", name=words)).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -245,6 +249,6 @@ async def test_who_has_no_token_sees_nothing(environment: dict[str, str]) -> Non
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         await page.get_by_role("link", name="Controls").click()
-        await page.get_by_role("button", name="Pause", exact=True).click()
+        await page.get_by_role("button", name="Pause everything").click()
         await page.get_by_role("button", name="Do it").click()
         await expect(page.get_by_text("this is for the role operator")).to_be_visible()

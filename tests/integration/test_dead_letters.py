@@ -239,6 +239,12 @@ async def test_a_letter_is_replayed_once_unless_again_is_said(
     assert row is not None
     assert (row["dead_letter_id"], row["topic"], row["partition"]) == (letter_id, topic, 2)
     assert (row["last_offset"], row["replays"]) == (1, 2)
+    told = await pod_automation(environment, "audit", "--ndjson")
+    (entry,) = (json.loads(line) for line in told.out.splitlines())
+    assert (entry["command"], entry["subject"]) == ("replay", letter_id)
+    assert entry["outcome"] == {"replayed": 2}
+    assert entry["actor"] == row["actor"]
+    assert "@" in entry["actor"]
     outcome = await pod_automation(environment, "dead-letters", "show", letter_id)
     assert "2 copies" in outcome.out
     assert "2 times, the last time at" in outcome.out

@@ -388,7 +388,7 @@ async function letters() {
       const ids = [...boxes].filter(([, box]) => box.checked).map(([id]) => id);
       if (!ids.length) return tell("Choose some letters first.", true);
       const entered = await ask(`Replay ${ids.length} dead letter${ids.length > 1 ? "s" : ""}?`, "Each is sent to where it came from, as it was.");
-      if (entered) await act("dead-letters/replay", { ids }, (answer) => answer.answers.map((each) => `${each.id}: ${each.answer}`).join("\n"));
+      if (entered) await act("dead-letters/replay", { ids, reason: entered.reason }, (answer) => answer.answers.map((each) => `${each.id}: ${each.answer}`).join("\n"));
     },
   }, "Replay what is chosen");
   const rows = found.dead_letters.map((each) => {
@@ -409,7 +409,7 @@ async function audit() {
     h("h1", {}, "Audit"),
     table("the last commands, the newest first", [["applied", "time"], ["command", ""], ["about", "id"], ["by", ""], ["why", ""], ["came of it", ""]],
       commands.map((each) => [time(each.applied_at), words(each.command),
-        each.subject ? link(each.scope, each.subject, `${each.scope} ${each.subject}`) : each.scope,
+        each.scope === "dead_letter" ? link("letters", "", `dead letter ${each.subject}`) : each.subject ? link(each.scope, each.subject, `${each.scope} ${each.subject}`) : each.scope,
         each.actor ?? "", each.reason ?? "",
         Object.entries(each.outcome).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${words(name)}`).join(", ")]),
       "Nobody has asked for anything."),
