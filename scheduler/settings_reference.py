@@ -3,14 +3,14 @@
 With `--check` nothing is written: the exit code is 1 when the page is not what the settings say.
 """
 
-import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from scheduler.generated import keep_fresh
 from scheduler.policy import HOUR_MS, MINUTE_MS
 from scheduler.settings import (
     COMMENT_JITTER,
@@ -76,19 +76,9 @@ def page() -> str:
     return "\n".join((*parts, _FIXED))
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when stale")
-    check = parser.parse_args(arguments).check
-    if PAGE.exists() and PAGE.read_text("utf-8") == page():
-        return 0
-    if check:
-        print(f"stale: docs/{PAGE.name}\nRun: {COMMAND}", file=sys.stderr)
-        return 1
-    PAGE.write_text(page(), "utf-8")
-    print(f"written: docs/{PAGE.name}")
-    return 0
+    return keep_fresh(PAGE, page().encode(), COMMAND, __doc__ or "", arguments)
 
 
 _HEAD = ("| variable | default | allowed | meaning |", "|---|---|---|---|")

@@ -1,22 +1,24 @@
-"""Writes docs/openapi.json: `python -m pod_automation.api.reference` (`--check`: is it fresh?)."""
+"""Writes docs/openapi.json from the API: `python -m pod_automation.api.reference`.
+
+With `--check` nothing is written: the exit code is 1 when the file is not what the API says.
+"""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from pod_automation.api.app import document
+from scheduler.generated import keep_fresh
 from scheduler.settings import load_settings
 
 FILE = Path(__file__).parents[2] / "docs" / "openapi.json"
+COMMAND = "python -m pod_automation.api.reference"
 
 
-def main(arguments: list[str]) -> int:
-    """The exit code."""
-    made = document(load_settings())
-    if "--check" in arguments:
-        return int(not FILE.exists() or FILE.read_bytes() != made)
-    FILE.write_bytes(made)
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return keep_fresh(FILE, document(load_settings()), COMMAND, __doc__ or "", arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -5,7 +5,8 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pod_automation
@@ -27,6 +28,23 @@ class ChildDiedError(ChildError):
 
 class NotReadyError(ChildError):
     """A process does not get to work in time."""
+
+
+async def started(
+    stack: AsyncExitStack,
+    environment: Mapping[str, str],
+    directory: Path,
+    *commands: Sequence[str],
+) -> "list[Child]":
+    """A process for each of `commands`, its log in `directory`; `stack` stops them, even where the
+    start itself is interrupted."""
+    children = [
+        Child(name, environment, directory / f"{name}.log", *options) for name, *options in commands
+    ]
+    for child in children:
+        stack.push_async_callback(child.stop)
+        await child.start()
+    return children
 
 
 class Child:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.init import initialise
 from pod_automation.demo.audit import audit
-from pod_automation.demo.child import Child, NotReadyError, clean_environment
+from pod_automation.demo.child import Child, NotReadyError, clean_environment, started
 from pod_automation.demo.count import Tally
 from pod_automation.demo.group import at_work
 from pod_automation.demo.record import RecordProbe
@@ -100,18 +100,14 @@ class Demo:
                 "Topics and tables are made; starting a worker, a dispatcher and an executor"
             )
             limit = ("--time-limit", f"{self._pacing.handler_limit_s:g}")
-            children = [
-                Child(command, environment, self._directory / f"{command}.log", *arguments)
-                for command, *arguments in (
-                    ("worker",),
-                    ("dispatcher",),
-                    ("executor", "--handler", HANDLER, *limit),
-                )
-            ]
-            for child in children:
-                # Even if the start itself is interrupted.
-                stack.push_async_callback(child.stop)
-                await child.start()
+            children = await started(
+                stack,
+                environment,
+                self._directory,
+                ("worker",),
+                ("dispatcher",),
+                ("executor", "--handler", HANDLER, *limit),
+            )
             await self._play(settings, children, servers)
             # In order, so that nothing can be fired any more when it is counted.
             await asyncio.gather(*(child.stop() for child in children))

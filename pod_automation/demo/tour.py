@@ -19,7 +19,7 @@ from uuid import uuid4
 from pod_automation.cli.event_sender import EventSender
 from pod_automation.cli.init import initialise
 from pod_automation.client import PodAutomation
-from pod_automation.demo.child import Child, clean_environment
+from pod_automation.demo.child import clean_environment, started
 from pod_automation.demo.play import HANDLER, SERVERS_S, raise_death, settings_in, until_ready
 from pod_automation.demo.scenario import Pacing, Scenario
 from scheduler.settings import ENV_PREFIX, Settings
@@ -65,18 +65,15 @@ class Tour:
             settings = settings_in(environment)
             await initialise(settings, SERVERS_S)
             limit = ("--time-limit", f"{pacing.handler_limit_s:g}")
-            children = [
-                Child(command, environment, self._directory / f"{command}.log", *arguments)
-                for command, *arguments in (
-                    ("worker",),
-                    ("dispatcher",),
-                    ("executor", "--handler", HANDLER, *limit),
-                    ("api",),
-                )
-            ]
-            for child in children:
-                stack.push_async_callback(child.stop)
-                await child.start()
+            children = await started(
+                stack,
+                environment,
+                self._directory,
+                ("worker",),
+                ("dispatcher",),
+                ("executor", "--handler", HANDLER, *limit),
+                ("api",),
+            )
             async with asyncio.TaskGroup() as group:
                 for child in children:
                     group.create_task(child.watch())

@@ -16,6 +16,7 @@ from pod_automation.metrics.applying import OTHER, REASONS, Applying
 from pod_automation.metrics.differences import KINDS_LOOKED_FOR, Differences
 from pod_automation.metrics.firing import Firing
 from scheduler.activity import Announcement, Status
+from scheduler.generated import keep_fresh
 from scheduler.ports import SourceRecord, WheelSize
 from scheduler.quick_look import QuickReport
 from schemas.events import EngagementType
@@ -75,16 +76,9 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def main(arguments: list[str]) -> int:
-    """The exit code."""
-    made = page()
-    if PAGE.exists() and PAGE.read_text("utf-8") == made:
-        return 0
-    if "--check" in arguments:
-        print(f"stale: docs/{PAGE.name}\nRun: {COMMAND}", file=sys.stderr)
-        return 1
-    PAGE.write_text(made, "utf-8")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    return keep_fresh(PAGE, page().encode(), COMMAND, __doc__ or "", arguments)
 
 
 def names(metric: Metric) -> Iterator[str]:
@@ -123,4 +117,4 @@ def _label(name: str, label: str, seen: set[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

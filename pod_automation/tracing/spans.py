@@ -133,11 +133,8 @@ class Tracing:
     @contextmanager
     def engaging(self, engagement: Engaged) -> Iterator[Attempt]:
         """A span `engage`, current while the handler runs."""
-        span = self.started(
-            "engage",
-            SpanKind.CONSUMER,
-            engagement.traceparent,
-            _about(engagement),
+        span = self._tracer.start_span(
+            "engage", _above(engagement.traceparent), SpanKind.CONSUMER, _about(engagement)
         )
         token = otel.attach(set_span_in_context(span))
         try:
@@ -146,29 +143,27 @@ class Tracing:
         finally:
             otel.detach(token)
 
-    async def remember(
-        self, shard: int, contexts: Mapping[str, str], spans: Mapping[str, Span]
-    ) -> None:
-        """Keep the contexts of posts for those who fire; a span whose post had one before is linked
-        to that."""
+    async def remember(self, shard: int, spans: Mapping[str, Span]) -> None:
+        """Keep the contexts of posts, by their spans, for those who fire; a span whose post had one
+        before is linked to that."""
+        contexts = {
+            post_id: context
+            for post_id, span in spans.items()
+            if (context := context_of(span)) is not None
+        }
         before = await self._traces.remember(shard, contexts)
         for post_id, context in before.items():
             spans[post_id].add_link(get_current_span(_above(context)).get_span_context())
 
-    def started(
-        self,
-        name: str,
-        kind: SpanKind,
-        parent: str | None,
-        about: Mapping[str, str | int],
-    ) -> Span:
-        """A span that has begun, below `parent` where there is one."""
-        above = NOTHING if parent is None else _above(parent)
-        return self._tracer.start_span(name, above, kind, about)
+    def begun(self, name: str, record: SourceRecord, about: Mapping[str, str | int]) -> Span:
+        """A span that has begun with `record`, below the one that its headers name."""
+        return self._tracer.start_span(
+            name, _above(carried(record.headers)), SpanKind.CONSUMER, about
+        )
 
 
-class _Planning:
-    """An applier of `post-detected`, with a span `plan` for each event."""
+class _Traced:
+    """An applier with a span for each record; subclasses say which."""
 
     def __init__(self, tracing: Tracing, applier: Applier) -> None:
         self._tracing = tracing
@@ -177,6 +172,23 @@ class _Planning:
     async def apply(self, records: Sequence[SourceRecord]) -> None:
         """See `Applier.apply`."""
         spans: list[Span] = []
+        with _ended(spans):
+            await self._begin(records, spans)
+            await self._applier.apply(records)
+
+    async def catch_up(self) -> None:
+        """See `Applier.catch_up`."""
+        await self._applier.catch_up()
+
+    async def _begin(self, records: Sequence[SourceRecord], spans: list[Span]) -> None:
+        """Add to `spans` one for each record; what has been added by an error is ended too."""
+        raise NotImplementedError
+
+
+class _Planning(_Traced):
+    """Of `post-detected`, with a span `plan` for each event."""
+
+    async def _begin(self, records: Sequence[SourceRecord], spans: list[Span]) -> None:
         first: dict[str, Span] = {}
         for record in records:
             event = read(record, PostDetected).event
@@ -187,52 +199,23 @@ class _Planning:
                     "pod_automation.post_id": event.post_id,
                     "pod_automation.members": len(event.member_ids),
                 }
-            span = self._tracing.started("plan", SpanKind.CONSUMER, carried(record.headers), about)
-            spans.append(span)
+            spans.append(self._tracing.begun("plan", record, about))
             if event is not None:
-                first.setdefault(event.post_id, span)
-        with _ended(spans):
-            kept = {post_id: context_of(span) for post_id, span in first.items()}
-            # Before its timers are added: the first of them may be due at once.
-            await self._tracing.remember(
-                records[0].partition,
-                {post_id: context for post_id, context in kept.items() if context},
-                first,
-            )
-            await self._applier.apply(records)
-
-    async def catch_up(self) -> None:
-        """See `Applier.catch_up`."""
-        await self._applier.catch_up()
+                first.setdefault(event.post_id, spans[-1])
+        # Before its timers are added: the first of them may be due at once.
+        await self._tracing.remember(records[0].partition, first)
 
 
-class _Settling:
-    """An applier of `engagement-executed`, with a span `settle` for each result."""
+class _Settling(_Traced):
+    """Of `engagement-executed`, with a span `settle` for each result."""
 
-    def __init__(self, tracing: Tracing, applier: Applier) -> None:
-        self._tracing = tracing
-        self._applier = applier
-
-    async def apply(self, records: Sequence[SourceRecord]) -> None:
-        """See `Applier.apply`."""
-        spans = []
+    async def _begin(self, records: Sequence[SourceRecord], spans: list[Span]) -> None:
         for record in records:
             event = read(record, EngagementExecuted).event
             about = _where(record)
             if event is not None:
-                about |= {
-                    **_about(event),
-                    "pod_automation.outcome": event.outcome,
-                }
-            spans.append(
-                self._tracing.started("settle", SpanKind.CONSUMER, carried(record.headers), about)
-            )
-        with _ended(spans):
-            await self._applier.apply(records)
-
-    async def catch_up(self) -> None:
-        """See `Applier.catch_up`."""
-        await self._applier.catch_up()
+                about |= {**_about(event), "pod_automation.outcome": event.outcome}
+            spans.append(self._tracing.begun("settle", record, about))
 
 
 def _where(record: SourceRecord) -> dict[str, str | int]:
@@ -255,8 +238,8 @@ def _about(each: Told) -> dict[str, str | int]:
     }
 
 
-def _above(context: str) -> otel.Context:
-    return _W3C.extract({TRACEPARENT: context})
+def _above(context: str | None) -> otel.Context:
+    return NOTHING if context is None else _W3C.extract({TRACEPARENT: context})
 
 
 @contextmanager

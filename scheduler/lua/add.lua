@@ -16,6 +16,7 @@
 -- Cost: O((timers of the call) * log(timers awaited)). The caller bounds a call.
 -- A call that takes something away begins with a ZREM, so that it goes through where Redis is full:
 -- it makes about as much room as it needs.
+--@include behind.lua
 --@include put.lua
 --@include lanes.lua
 --@include paused.lua
@@ -34,11 +35,9 @@ local leave = 12 + tonumber(ARGV[7])
 local move = leave + tonumber(ARGV[8])
 local pauses = move + tonumber(ARGV[9])
 local come = pauses + tonumber(ARGV[10])
-for i = 12, leave - 1, 2 do
-  local reached = redis.call('HGET', KEYS[1], ARGV[i]) or '-1'
-  if tonumber(reached) < tonumber(ARGV[i + 1]) then
-    return {'behind', ARGV[i]}
-  end
+local missing = behind(KEYS[1], 12, leave - 1)
+if missing then
+  return {'behind', missing}
 end
 
 local change = 0

@@ -9,6 +9,7 @@
 --         one, and {'behind', watermark field}: nothing has changed;
 --         {'ok', {1 for each that cannot fire now, else 0}}
 -- Cost: O(timers of the call * log(timers set aside)). The caller bounds a call.
+--@include behind.lua
 --@include lanes.lua
 --@include paused.lua
 --@include places.lua
@@ -22,11 +23,9 @@ if at ~= ARGV[4] then
   return {'moved', at}
 end
 local first = 6 + tonumber(ARGV[5])
-for i = 6, first - 1, 2 do
-  local reached = redis.call('HGET', KEYS[1], ARGV[i]) or '-1'
-  if tonumber(reached) < tonumber(ARGV[i + 1]) then
-    return {'behind', ARGV[i]}
-  end
+local missing = behind(KEYS[1], 6, first - 1)
+if missing then
+  return {'behind', missing}
 end
 local places = places(KEYS[2], ARGV[1], KEYS[3], KEYS[4], KEYS[5])
 local stopped = {}

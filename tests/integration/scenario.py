@@ -103,11 +103,13 @@ class EngineProcess:
 
 @asynccontextmanager
 async def running(
-    environment: Mapping[str, str], workers: int, dispatchers: int
+    environment: Mapping[str, str], workers: int, dispatchers: int, executors: int = 0
 ) -> AsyncIterator[list[EngineProcess]]:
-    """Started processes, workers first; killed at the end where they have not ended."""
+    """Started processes, workers first and executors last; killed at the end where they have not
+    ended."""
     processes = [EngineProcess("worker", environment) for _ in range(workers)]
     processes += [EngineProcess("dispatcher", environment) for _ in range(dispatchers)]
+    processes += [EngineProcess("executor", environment) for _ in range(executors)]
     try:
         for process in processes:
             await process.start()

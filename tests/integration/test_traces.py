@@ -3,12 +3,10 @@
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -29,7 +27,7 @@ from scheduler.adapters.redis_traces import KEPT_MS, RedisTraces
 from scheduler.errors import SettingsError, StoreUnavailableError
 from scheduler.settings import Settings
 from scheduler.timer import Timer
-from tests.integration.scenario import POLICY, EngineProcess
+from tests.integration.scenario import POLICY, running
 from tests.integration.worker_bench import until
 from tests.unit.test_quick_look import free_port
 
@@ -115,19 +113,6 @@ def an_event(post_id: str, members: list[str]) -> dict[str, object]:
     }
 
 
-@asynccontextmanager
-async def engine(environment: Mapping[str, str]) -> AsyncIterator[list[EngineProcess]]:
-    names = ("worker", "dispatcher", "executor")
-    processes = [EngineProcess(name, environment) for name in names]
-    try:
-        for process in processes:
-            await process.start()
-        yield processes
-    finally:
-        for process in processes:
-            await process.kill()
-
-
 def by_activity(spans: list[Seen]) -> dict[str, Seen]:
     return {span.about["pod_automation.activity_id"]: span for span in spans}
 
@@ -142,7 +127,10 @@ async def test_a_trace_goes_from_the_event_to_the_result(
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
     trace, upstream, post = uuid4().hex, "00f067aa0ba902b7", str(uuid4())
-    async with engine(environment | POLICY | traced) as processes, PodAutomation(settings) as pods:
+    async with (
+        running(environment | POLICY | traced, 1, 1, executors=1) as processes,
+        PodAutomation(settings) as pods,
+    ):
         await pods.publish_post_detected(
             an_event(post, MEMBERS), traceparent=f"00-{trace}-{upstream}-01"
         )
@@ -188,19 +176,17 @@ async def test_a_trace_goes_from_the_event_to_the_result(
     assert not told & {*MEMBERS, "dan"}
 
 
-async def test_nobody_takes_the_spans(
-    environment: dict[str, str], settings: Settings, tmp_path: Path
-) -> None:
+async def test_nobody_takes_the_spans(environment: dict[str, str], settings: Settings) -> None:
     await ensure_topics(settings)
     traced = {
         "POD_AUTOMATION_TRACES": "otlp",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
-    log = tmp_path / "log"
-    async with engine(environment | POLICY | traced) as processes, PodAutomation(settings) as pods:
-        for process in processes:
-            process.log = log
+    async with (
+        running(environment | POLICY | traced, 1, 1, executors=1) as processes,
+        PodAutomation(settings) as pods,
+    ):
         await pods.publish_post_detected(an_event(str(uuid4()), MEMBERS))
 
         async def executed() -> bool:
