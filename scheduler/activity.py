@@ -20,8 +20,9 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
-# In the wheel, or on its way there: what a rebuild must load.
+# What waits in the wheel, and with what has been sent all that a rebuild must load.
 UNFIRED = (Status.SCHEDULED, Status.RETRYING)
+STANDING = (*UNFIRED, Status.DISPATCHED)
 FINAL = (Status.EXECUTED, Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
-from scheduler.activity import FINAL, UNFIRED, ActivityRow, Announcement, PostPlan, Status
+from scheduler.activity import FINAL, STANDING, UNFIRED, ActivityRow, Announcement, PostPlan, Status
 from scheduler.batch import Item
 from scheduler.catch_up import expire, is_report, postpone, redo_report, retold
 from scheduler.change import Done, Redo, RowApplier
@@ -123,15 +123,7 @@ class CommandApplier(RowApplier[PodCommand]):
             )
             if bound is None:
                 raise OvertakenError
-        sweep = Sweep(
-            self._shard,
-            self._topic,
-            self._others,
-            self._record,
-            self._wheel,
-            offset=item.offset,
-            at=at,
-        )
+        sweep = self._at_work(item.offset, at)
         if command.command == "reschedule":
             await self._reschedule(command, sweep)
         elif command.command == "quiet_hours":
@@ -139,6 +131,17 @@ class CommandApplier(RowApplier[PodCommand]):
         else:
             await self._cancel(command, sweep)
         self._tally = dict(sweep.tally)
+
+    def _at_work(self, offset: int, at: int) -> Sweep:
+        return Sweep(
+            self._shard,
+            self._topic,
+            self._others,
+            self._record,
+            self._wheel,
+            offset=offset,
+            at=at,
+        )
 
     async def _belongs_elsewhere(self, item: Item[PodCommand], command: PodCommand) -> bool:
         """Whether none of its activities are of this shard, but some of another one, to which it is
@@ -155,19 +158,20 @@ class CommandApplier(RowApplier[PodCommand]):
 
         reason = _reason(command)
         if command.activity_ids:
-            ids = list(dict.fromkeys(command.activity_ids))
-            await sweep.run(ids, "cancelled", cancelled, reason=reason, pending=True)
+            named = list(dict.fromkeys(command.activity_ids))
+            await sweep.run(named, "cancelled", cancelled, reason=reason, pending=True)
             return
-        if command.command != "cancel" or about(command)[0] != "all":
-            sweep.tally[ALREADY_FINAL] += await self._final(command)
         async with self._record.snapshot(self._shard) as snapshot:
-            # What was cancelled before a crash may be in the wheel still.
+            # All in one moment: each activity is one of these, and counted once.
             async for rows in snapshot.commanded(sweep.offset, SWEPT_AT_ONCE):
-                names = [row.activity_id for row in rows]
-                sweep.tally[ALREADY_FINAL] -= len(names)
-                await sweep.run(names, "cancelled", cancelled, reason=reason)
-        async for matching in self._matching(command):
-            await sweep.run(matching, "cancelled", cancelled, reason=reason)
+                # Before a crash, or by somebody who is still at it.
+                sweep.tally["cancelled"] += len(rows)
+                sweep.tally[ALREADY_FINAL] -= len(rows)
+            if command.command != "cancel" or about(command)[0] != "all":
+                async for ids in snapshot.matching(selection(command), FINAL, SWEPT_AT_ONCE):
+                    sweep.tally[ALREADY_FINAL] += len(ids)
+            async for ids in snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE):
+                await sweep.run(ids, "cancelled", cancelled, reason=reason)
 
     async def _reschedule(self, command: PodCommand, sweep: Sweep) -> None:
         now_ms = await self._wheel.now_ms()
@@ -233,18 +237,16 @@ class CommandApplier(RowApplier[PodCommand]):
                 await sweep.run(late, "rescheduled", moved)
 
     async def _matching(self, command: PodCommand) -> AsyncIterator[Sequence[str]]:
-        statuses = (*UNFIRED, Status.DISPATCHED)
         async with self._record.snapshot(self._shard) as snapshot:
-            async for ids in snapshot.matching(selection(command), statuses, SWEPT_AT_ONCE):
+            async for ids in snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE):
                 yield ids
 
-    async def _final(self, command: PodCommand) -> int:
-        """Activities that have come to an end already."""
-        count = 0
-        async with self._record.snapshot(self._shard) as snapshot:
-            async for ids in snapshot.matching(selection(command), FINAL, SWEPT_AT_ONCE):
-                count += len(ids)
-        return count
+    async def _follow(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
+        if _is_sweep(piece[0]) and not done.old:
+            wheel_at = await self._wheel.watermark(self._shard, self._topic)
+            if wheel_at == done.expected:
+                await self._at_work(piece[0].offset, wheel_at).finish()
+        await super()._follow(piece, done)
 
     async def _tell(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
         command = piece[0].event

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from scheduler.activity import UNFIRED, Standing, Status
+from scheduler.activity import STANDING, UNFIRED, Standing, Status
 from scheduler.difference import Difference, Kind
 from scheduler.ports import Placed, Sight
 from scheduler.timer import Timer
@@ -108,7 +108,7 @@ def timer_side(
         return Kind.DEADLINE_WITHOUT_ROW if placed.fired else Kind.TIMER_WITHOUT_ROW
     if _swept(row, known):
         return None
-    if row.status not in (*UNFIRED, Status.DISPATCHED):
+    if row.status not in STANDING:
         return Kind.DEADLINE_OF_OTHER_ROW if placed.fired else Kind.TIMER_OF_ENDED_ROW
     if placed.fired:
         return _awaited(timer, row, own, known)

@@ -5,12 +5,10 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from scheduler.activity import UNFIRED, ActivityRow, Announcement, RowChange, Status
+from scheduler.activity import STANDING, UNFIRED, ActivityRow, Announcement, RowChange, Status
 from scheduler.controls import NO_VERDICT, Subject
 from scheduler.ports import SourceRecord
 from scheduler.timer import Timer
-
-_IN_WHEEL = (*UNFIRED, Status.DISPATCHED)
 
 
 class Letter(Struct, frozen=True):
@@ -95,7 +93,7 @@ class Ledger:
         is among `added` as well is moved (`Wheel.add`)."""
         changed = (self._read[name] for name in self._changes)
         return self.dropped + [
-            timer for row in changed if row.status in _IN_WHEEL and (timer := timer_of(row))
+            timer for row in changed if row.status in STANDING and (timer := timer_of(row))
         ]
 
 

@@ -140,15 +140,18 @@ class Wheel(Protocol):
         *,
         after: Mapping[str, int] = NOTHING_BEFORE,
     ) -> Sequence[bool] | None:
-        """Set those of `timers` aside that still wait, since an input of `topic` is about to change
-        them, until `add` removes or moves them. What is left when the watermark of `topic` moves
-        waits in its slot again: somebody who was too late had set it aside.
+        """Set those of `timers` aside that still wait, in their slots or held back, since an input
+        of `topic` is about to change them, until `add` removes or moves them. What is left when the
+        watermark of `topic` moves waits in its slot again: somebody who was too late had set it
+        aside.
 
-        Returns, for each, whether it is aside now, or held back: such a timer cannot fire. None
-        when the watermark of `topic` is not at `expected`, and then nothing has changed. `after`
-        and errors as for `add`. To be called again, it does nothing more. Not for more than
-        `MAX_FIND`.
+        Returns, for each, whether it is aside now: such a timer cannot fire. None when the
+        watermark of `topic` is not at `expected`, and then nothing has changed. `after` and errors
+        as for `add`. To be called again, it does nothing more. Not for more than `MAX_FIND`.
         """
+
+    async def aside(self, shard: int, topic: str) -> Sequence[Timer]:
+        """The timers that are set aside for an input of `topic`. Raises as `watermark` does."""
 
     async def take(self, shard: int, epoch: str) -> WheelState:
         """Become the owner: from now on every call with another epoch is fenced."""

@@ -7,7 +7,10 @@ the wheel lets go of them, or moves them. None of it moves a watermark, and each
 again: whoever dies in between, the command comes once more, finds what is set aside still aside,
 and goes on.
 
-Both stores refuse a step of somebody who is late, since the command's watermark has moved by then.
+Both stores refuse a step of somebody who is late, since the command's watermark has moved by then:
+the record's first, and from there on nothing more is changed for this command. What has been, by
+somebody who died or is still at it, may not have reached the wheel, and the wheel must not go on
+without it, or it would put back what is cancelled (`Sweep.finish`).
 """
 
 from collections import Counter
@@ -72,7 +75,6 @@ class Sweep:
         """
         while True:
             rows = await self._record.rows(activity_ids)
-            done = [row for row in rows.values() if row.command_offset == self.offset]
             waiting = {
                 row.activity_id: timer
                 for row in rows.values()
@@ -81,10 +83,7 @@ class Sweep:
                 and row.status in UNFIRED
                 and (timer := timer_of(row))
             }
-            # Read after the rows: all that made them what they are is in there.
-            after = {
-                topic: await self._record.watermark(topic, self._shard) for topic in self._others
-            }
+            after = await self._reached()
             aside = await self._set_aside(waiting, after)
             ledger = Ledger(rows)
             able = [rows[name] for name in aside]
@@ -98,14 +97,34 @@ class Sweep:
             if changed is not None:
                 break
             await self._still_ours()
-        again = [timer for row in done if (timer := timer_of(row))]
-        kept = [row for row in done if row.status in UNFIRED]
-        await self._let_go(
-            [*ledger.removed, *again],
-            [*ledger.added, *(timer for row in kept if (timer := timer_of(row)))],
-            after,
-        )
-        self._count(activity_ids, rows, became, len(ledger.changes) + len(done), ledger)
+        await self._let_go(ledger.removed, ledger.added, after)
+        self._count(activity_ids, rows, became, ledger)
+
+    async def finish(self) -> None:
+        """Have the wheel let go of all that was changed for this command and is still aside, or
+        move it. To be called when the record has applied the command, and before the wheel has.
+
+        Raises `WheelLostError` if the wheel is not there any more, and what the stores raise.
+        """
+        left = await self._wheel.aside(self._shard, self._topic)
+        for start in range(0, len(left), MAX_FIND):
+            aside = left[start : start + MAX_FIND]
+            rows = await self._record.rows([timer.activity_id for timer in aside])
+            removed, moved = [], []
+            for timer in aside:
+                row = rows.get(timer.activity_id)
+                if row is None or row.command_offset != self.offset:
+                    continue
+                removed.append(timer)
+                if row.status in UNFIRED and (now := timer_of(row)):
+                    moved.append(now)
+            # It waits for no other topic: theirs wait for this command by now, and what they make
+            # of these timers is the same in either order.
+            await self._let_go(removed, moved, {})
+
+    async def _reached(self) -> Mapping[str, int]:
+        """How far other topics are. After rows were read: all that made them so is in there."""
+        return {topic: await self._record.watermark(topic, self._shard) for topic in self._others}
 
     async def _set_aside(
         self, waiting: Mapping[str, Timer], after: Mapping[str, int]
@@ -123,12 +142,13 @@ class Sweep:
         return aside
 
     async def _let_go(
-        self, removed: Sequence[Timer], added: Sequence[Timer], after: Mapping[str, int]
+        self, removed: Sequence[Timer], moved: Sequence[Timer], after: Mapping[str, int]
     ) -> None:
-        moved = {(timer.activity_id, timer.attempt): timer for timer in added}
+        places = {(timer.activity_id, timer.attempt): timer for timer in moved}
         for start in range(0, len(removed), MAX_FIND):
             some = removed[start : start + MAX_FIND]
-            to = [moved[key] for each in some if (key := (each.activity_id, each.attempt)) in moved]
+            keys = ((each.activity_id, each.attempt) for each in some)
+            to = [places[key] for key in keys if key in places]
             at = await self._wheel.add(
                 self._shard, self._topic, self._at, self._at, to, remove=some, after=after
             )
@@ -145,16 +165,14 @@ class Sweep:
         activity_ids: Sequence[str],
         rows: Mapping[str, ActivityRow],
         became: str,
-        changed: int,
         ledger: Ledger,
     ) -> None:
-        self.tally[became] += changed
         self.tally[UNKNOWN] += len(set(activity_ids)) - len(rows)
         names = {change.row.activity_id for change in ledger.changes}
         for row in rows.values():
             if row.activity_id in names or row.command_offset == self.offset:
-                continue
-            if row.status in FINAL:
+                self.tally[became] += 1
+            elif row.status in FINAL:
                 self.tally[ALREADY_FINAL] += 1
             elif row.status in UNFIRED or row.status is Status.DISPATCHED:
                 self.tally[TOO_LATE] += 1

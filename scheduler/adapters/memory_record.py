@@ -16,6 +16,7 @@ from uuid import UUID
 import orjson
 
 from scheduler.activity import (
+    STANDING,
     UNFIRED,
     ActivityRow,
     Announcement,
@@ -147,7 +148,7 @@ class MemorySnapshot:
         found = [
             each
             for each in self._standings.values()
-            if each.shard == self._shard and each.status in (*UNFIRED, Status.DISPATCHED)
+            if each.shard == self._shard and each.status in STANDING
         ]
         for at in range(0, len(found), chunk):
             yield found[at : at + chunk]

@@ -139,11 +139,17 @@ class MemoryWheel:
             if state.watermarks.get(other, -1) < least:
                 raise WheelBehindError(shard, other)
         for timer in timers:
-            if self._drop(state, timer):
-                state.aside[pack(timer)] = timer
+            packed = pack(timer)
+            if self._drop(state, timer) or packed in state.held:
+                state.held.pop(packed, None)
+                state.aside[packed] = timer
                 state.aside_for = topic
-        packed = map(pack, timers)
-        return [each in state.aside or each in state.held for each in packed]
+        return [pack(timer) in state.aside for timer in timers]
+
+    async def aside(self, shard: int, topic: str) -> Sequence[Timer]:
+        """See `Wheel.aside`."""
+        state = self._alive(shard)
+        return list(state.aside.values()) if state.aside_for == topic else []
 
     async def take(self, shard: int, epoch: str) -> WheelState:
         """See `Wheel.take`."""

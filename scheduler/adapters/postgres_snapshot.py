@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from scheduler.activity import UNFIRED, ActivityRow, Standing, Status
+from scheduler.activity import STANDING, UNFIRED, ActivityRow, Standing, Status
 from scheduler.adapters.postgres_errors import GONE, translated
 from scheduler.adapters.postgres_rows import activity_row, is_uuid, standing
 from scheduler.controls import Selection, Subject
@@ -70,7 +70,7 @@ class PostgresSnapshot:
 
     async def standing(self, chunk: int) -> AsyncIterator[Sequence[Standing]]:
         """See `Snapshot.standing`."""
-        async for rows in self._chunks(chunk, "standing", (*UNFIRED, Status.DISPATCHED)):
+        async for rows in self._chunks(chunk, "standing", STANDING):
             yield [standing(row) for row in rows]
 
     async def standings(self, activity_ids: Sequence[str]) -> Mapping[str, Standing]:

@@ -187,6 +187,22 @@ class RedisWheel:
         await self._added(shard, reply)
         return None if reply[0] == b"moved" else [bool(each) for each in reply[1]]
 
+    async def aside(self, shard: int, topic: str) -> Sequence[Timer]:
+        """See `Wheel.aside`."""
+        keys = self._of(shard)
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hmget(keys.meta, ["gen", "aside"])
+                pipe.zrange(keys.aside, 0, -1, withscores=True)
+                (gen, topic_of), found = await pipe.execute()
+        except RAISED as error:
+            raise translated(error) from error
+        if gen is None:
+            raise await self._lost(shard)
+        if topic_of is None or topic_of.decode() != WATERMARK_FIELD + topic:
+            return []
+        return [unpack(packed, int(due)) for packed, due in found]
+
     async def take(self, shard: int, epoch: str) -> WheelState:
         """See `Wheel.take`."""
         gen, seq, nonce = await self._run("take", [self._of(shard).meta], [epoch])

@@ -1,13 +1,12 @@
 -- Sets timers aside that an input is about to change, so that whoever changes them knows which of them
--- can no longer fire: a timer that has been claimed is on its way. Those that are held back already
--- stay there.
+-- can no longer fire: a timer that has been claimed is on its way.
 -- KEYS: 1 meta, 2 index, 3 held, 4 paused, 5 aside
 -- ARGV: 1 slot prefix, 2 slot width (ms), 3 watermark field, 4 expected, 5 number of fields of the list
 --       that follows from 6 on: what must be reached (two each: watermark field, least offset); then
 --       timers (three each: slot, relative due time, packed)
 -- Returns {'lost'} when the wheel has no generation; {'moved', watermark} when it is not the expected
 --         one, and {'behind', watermark field}: nothing has changed;
---         {'ok', {1 for each that cannot fire now, else 0}}
+--         {'ok', {1 for each that is aside now, else 0}}
 -- Cost: O(timers of the call * log(timers set aside)). The caller bounds a call.
 --@include behind.lua
 --@include lanes.lua
@@ -31,15 +30,13 @@ local places = places(KEYS[2], ARGV[1], KEYS[3], KEYS[4], KEYS[5])
 local stopped = {}
 for i = first, #ARGV, 3 do
   local slot, packed = ARGV[i], ARGV[i + 2]
-  if places.waited(slot, packed) then
+  if places.waited(slot, packed) or redis.call('ZREM', KEYS[3], packed) == 1 then
     local due = string.format('%.0f', slot * ARGV[2] + ARGV[i + 1])
     redis.call('ZADD', KEYS[5], due, packed)
     redis.call('HSET', KEYS[1], 'aside', ARGV[3])
     stopped[#stopped + 1] = 1
   else
-    stopped[#stopped + 1] = (
-      redis.call('ZSCORE', KEYS[5], packed) or redis.call('ZSCORE', KEYS[3], packed)
-    ) and 1 or 0
+    stopped[#stopped + 1] = redis.call('ZSCORE', KEYS[5], packed) and 1 or 0
   end
 end
 return {'ok', stopped}

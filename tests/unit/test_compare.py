@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from scheduler.activity import FINAL, UNFIRED, Standing, Status
+from scheduler.activity import FINAL, STANDING, Standing, Status
 from scheduler.compare import NOWHERE, Known, agrees, row_side, timer_for, timer_side, told
 from scheduler.difference import MEANINGS, Kind
 from scheduler.ports import Placed, Sight
@@ -180,7 +180,7 @@ def test_what_agrees_at_first_sight_agrees_at_the_second(of: Standing, own: Sigh
     kind = row_side(of, own, KNOWN)
     if kind is not None:
         assert of.shard == SHARD
-        assert of.status in (*UNFIRED, Status.DISPATCHED)
+        assert of.status in STANDING
         assert told(kind, of.activity_id, of, own, None).cause
 
 

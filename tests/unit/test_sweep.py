@@ -1,0 +1,269 @@
+"""Two workers at one sweep, each stopped at every step there is, while timers fire between them.
+
+A worker that has been stopped may be dead, or be slow and go on when the other one is through.
+"""
+
+from collections.abc import Coroutine, Generator
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+import pytest
+
+from scheduler.activity import UNFIRED, Status, StatusChange
+from scheduler.adapters.memory_record import MemoryRecord, Row
+from scheduler.adapters.memory_view import MemoryWheelView
+from scheduler.commands import CommandApplier
+from scheduler.patience import Patience
+from scheduler.policy import OverduePolicy, PacingPolicy
+from scheduler.ports import SourceRecord
+from schemas import codec
+from schemas.events import PodCommand
+from schemas.times import moment
+from tests.property.shard_world import Shaky
+
+SHARD, TOPIC, POSTS, STATUSES = 0, "pod-commands", "post-detected", "engagement-status"
+INPUTS = (TOPIC, POSTS)
+NOW_MS = 1_764_000_000_000  # 16:00 in UTC
+HOUR_MS = 3_600_000
+AWAIT_MS = 900_000
+IDS = tuple(f"00000000-0000-4000-8000-{n:012}" for n in range(6))
+DUE, OVERDUE, LATER, MUCH_LATER, OTHER_POD, FINAL = IDS
+OFFSET = 7
+
+COMMANDS: dict[str, dict[str, Any]] = {
+    "cancel a pod": {"command": "cancel", "pod_id": "pod"},
+    "cancel all": {"command": "cancel"},
+    "cancel by id": {"command": "cancel", "activity_ids": (DUE, OVERDUE, MUCH_LATER, FINAL)},
+    "opt out": {"command": "opt_out", "member_id": "ann"},
+    "shift a post": {"command": "reschedule", "post_id": "post", "shift_ms": 2 * HOUR_MS},
+    "reschedule by id": {
+        "command": "reschedule",
+        "activity_ids": (DUE, OVERDUE, LATER),
+        "due_at": tuple(moment(NOW_MS + n * HOUR_MS) for n in (0, 5, 6)),
+    },
+    "quiet hours": {
+        "command": "quiet_hours",
+        "member_id": "ann",
+        "quiet_from": "15:00",
+        "quiet_until": "19:30",
+        "time_zone": "UTC",
+    },
+}
+
+
+def driven(steps: Coroutine[Any, Any, Any]) -> Any:
+    """The result of what never really waits."""
+    while True:
+        try:
+            steps.send(None)
+        except StopIteration as stop:
+            return stop.value
+
+
+class Turn:
+    """Gives way to the others, once."""
+
+    def __await__(self) -> Generator[None]:
+        yield
+
+
+async def turn(*_: object) -> None:
+    await Turn()
+
+
+class Site:
+    """A shard whose wheel and record agree, with timers that are due, held back, and to come."""
+
+    def __init__(self, command: dict[str, Any]) -> None:
+        event = PodCommand(event_id="e", issued_at=moment(NOW_MS), **command)
+        self.source = SourceRecord(TOPIC, SHARD, OFFSET, b"key", codec.encode(event))
+        self.record = MemoryRecord()
+        self.now_ms = NOW_MS - 1
+        self.wheel = MemoryWheelView(lambda: self.now_ms)
+        self.fired: list[str] = []
+        self.done = (0, "")
+        self.nonces = count()
+        rows = (
+            self.row(OVERDUE, NOW_MS - HOUR_MS, engagement_type="like"),
+            self.row(DUE, NOW_MS),
+            self.row(LATER, NOW_MS + HOUR_MS, post_id="post 2"),
+            self.row(MUCH_LATER, NOW_MS + 4 * HOUR_MS, member_id="bob"),
+            self.row(OTHER_POD, NOW_MS + HOUR_MS, pod_id="another"),
+            self.row(FINAL, NOW_MS, status=Status.EXECUTED, post_id="post 3"),
+        )
+        for row in rows:
+            assert self.record.insert(row)
+        driven(self.build())
+        # What is overdue is held back from here on.
+        held = driven(self.claim())
+        assert [timer.activity_id for timer in held.overdue] == [OVERDUE]
+        assert driven(self.claim()).empty
+        self.now_ms = NOW_MS
+
+    def row(self, name: str, due_ms: int, **fields: Any) -> Row:
+        values: dict[str, Any] = {
+            "pod_id": "pod",
+            "member_id": "ann",
+            "post_id": "post",
+            "engagement_type": "comment",
+            "status": Status.SCHEDULED,
+        }
+        return Row(
+            id=name,
+            source_partition=SHARD,
+            scheduled_for_ms=due_ms,
+            **(values | fields),
+        )
+
+    async def build(self) -> None:
+        """As a rebuild does."""
+        await self.wheel.take(SHARD, "epoch")
+        await self.wheel.wipe(SHARD, "epoch")
+        async with self.record.snapshot(SHARD) as snapshot:
+            async for waiting in snapshot.unfired(100):
+                await self.wheel.load(SHARD, "epoch", waiting)
+            async for sent in snapshot.awaited(100):
+                await self.wheel.load_awaited(SHARD, "epoch", sent)
+        marks = {topic: await self.record.watermark(topic, SHARD) for topic in INPUTS}
+        await self.wheel.open(SHARD, "epoch", "gen", self.done, marks)
+
+    async def claim(self) -> Any:
+        overdue = OverduePolicy("expire", HOUR_MS // 2)
+        batch = await self.wheel.claim(
+            SHARD, "epoch", "gen", self.done, f"{next(self.nonces)}", 100, AWAIT_MS, overdue
+        )
+        self.done = (batch.seq, batch.nonce)
+        return batch
+
+    async def fire(self) -> None:
+        """The dispatcher sends what is due, and the record is told of it."""
+        names = [timer.activity_id for timer in (await self.claim()).timers]
+        await self.claim()
+        self.fired += names
+        at = await self.record.watermark(STATUSES, SHARD)
+        sent = [StatusChange(name, Status.DISPATCHED, 1, NOW_MS) for name in names]
+        await self.record.project(STATUSES, SHARD, at, at + 1, sent)
+
+    async def work(self) -> None:
+        """A worker that reads the command."""
+
+        async def patiently(_: float) -> None:
+            await turn()
+            if (await self.wheel.meta(SHARD)).gen is None:
+                await self.build()
+
+        ports: dict[str, Any] = {
+            "record": Shaky(self.record, turn, without={"snapshot"}),
+            "wheel": Shaky(self.wheel, turn),
+            "outbox": Shaky(Silence(), turn),
+            "patience": Patience("test", sleep=patiently),
+        }
+        applier = CommandApplier(SHARD, TOPIC, inputs=INPUTS, policy=PacingPolicy(), **ports)
+        await applier.apply([self.source])
+
+    async def judge(self) -> None:
+        rows = self.record.table
+        sights = {
+            name: (await self.wheel.find(SHARD, [timer])).sights[0]
+            for name, row in rows.items()
+            if (timer := row.timer)
+        }
+        for name, row in rows.items():
+            if row.status in UNFIRED:
+                assert sights[name].waits, f"{name} waits elsewhere, or nowhere"
+            if row.status is Status.CANCELLED:
+                assert name not in self.fired, "called cancelled, and sent"
+        size = await self.wheel.size(SHARD)
+        statuses = [row.status for row in rows.values()]
+        assert size.pending == sum(status in UNFIRED for status in statuses), "left in the wheel"
+        assert size.awaited == statuses.count(Status.DISPATCHED), "a deadline is lost, or left"
+        assert not await self.wheel.aside(SHARD, TOPIC)
+        changed = sum(row.command_offset == OFFSET for row in rows.values())
+        outcome = dict(self.record.applied[SHARD, OFFSET].outcome)
+        assert outcome.get("cancelled", 0) + outcome.get("rescheduled", 0) == changed, "miscounted"
+
+
+class Silence:
+    """Those who are told do not matter here."""
+
+    async def announce(self, *_: object) -> None:
+        pass
+
+
+def advanced(steps: Coroutine[Any, Any, Any], far: int) -> bool:
+    """Whether it is at its end before, or after, `far` turns."""
+    for _ in range(far):
+        try:
+            steps.send(None)
+        except StopIteration:
+            return True
+    return False
+
+
+def finished(*workers: Coroutine[Any, Any, Any]) -> None:
+    left = list(workers)
+    for turns in count():
+        left = [each for each in left if not advanced(each, 1)]
+        if not left:
+            return
+        assert turns < 1000, "they wait for each other"
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return COMMANDS[request.param]
+
+
+def test_a_sweep_by_one_changes_what_it_is_about(command: dict[str, Any]) -> None:
+    site = Site(command)
+    driven(site.work())
+    driven(site.judge())
+    changed = {row.id for row in site.record.table.values() if row.command_offset == OFFSET}
+    assert {OVERDUE, DUE} <= changed
+
+
+def test_whoever_dies_another_one_finishes(command: dict[str, Any]) -> None:
+    for far in count():
+        site = Site(command)
+        first = site.work()
+        over = advanced(first, far)
+        first.close()
+        driven(site.fire())
+        driven(site.work())
+        driven(site.judge())
+        if over:
+            return
+
+
+def test_two_at_one_sweep_do_not_undo_each_others_work(command: dict[str, Any]) -> None:
+    for far in count():
+        over = False
+        for fires in (False, True):
+            site = Site(command)
+            first = site.work()
+            over = advanced(first, far)
+            if fires:
+                driven(site.fire())
+            finished(site.work())
+            if not over:
+                finished(first)
+            driven(site.judge())
+        if over:
+            return
+
+
+def test_two_at_one_sweep_may_change_places_twice(command: dict[str, Any]) -> None:
+    with suppress(StopIteration):
+        for far in count():
+            for further in count():
+                site = Site(command)
+                first, second = site.work(), site.work()
+                if advanced(first, far):
+                    second.close()
+                    raise StopIteration
+                over = advanced(second, further)
+                finished(first, *([] if over else [second]))
+                driven(site.judge())
+                if over:
+                    break
