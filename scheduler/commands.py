@@ -1,7 +1,8 @@
 """Applies `pod-commands` to one shard, exactly once: what operators and clients ask for, and the
 dispatcher's reports of overdue timers."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
@@ -25,9 +26,9 @@ from scheduler.outcome import plain
 from scheduler.patience import Patience
 from scheduler.planner import NO_ORDERS, postponed_times, rescheduled_times, scheduled_times
 from scheduler.policy import OverduePolicy, PacingPolicy
-from scheduler.ports import Outbox, Record, Wheel
+from scheduler.ports import Outbox, Record, Snapshot, Wheel
 from scheduler.quiet_hours import after
-from scheduler.sweep import ALREADY_FINAL, OvertakenError, Sweep
+from scheduler.sweep import OvertakenError, Sweep
 from schemas.events import PodCommand, is_id
 from schemas.times import millis
 
@@ -81,7 +82,7 @@ class CommandApplier(RowApplier[PodCommand]):
         )
         self._policy = policy
         self._overdue = overdue
-        self._tally: Mapping[str, int] = {}  # of the last sweep
+        self._last: Sweep | None = None
 
     def _runs(self, items: Sequence[Item[PodCommand]]) -> Sequence[Sequence[Item[PodCommand]]]:
         runs: list[list[Item[PodCommand]]] = [[]]
@@ -111,7 +112,7 @@ class CommandApplier(RowApplier[PodCommand]):
     async def _sweep(self, item: Item[PodCommand], command: PodCommand, at: int) -> None:
         """All but moving the watermark; may be done again from the start."""
         if command.activity_ids and await self._belongs_elsewhere(item, command):
-            self._tally = {}
+            self._last = None
             return
         if command.command in ("opt_out", "quiet_hours"):
             # First: from here on nobody plans who does not know of it.
@@ -123,25 +124,27 @@ class CommandApplier(RowApplier[PodCommand]):
             )
             if bound is None:
                 raise OvertakenError
-        sweep = self._at_work(item.offset, at)
-        if command.command == "reschedule":
-            await self._reschedule(command, sweep)
-        elif command.command == "quiet_hours":
-            await self._quieten(command, sweep)
-        else:
-            await self._cancel(command, sweep)
-        self._tally = dict(sweep.tally)
-
-    def _at_work(self, offset: int, at: int) -> Sweep:
-        return Sweep(
+        sweep = Sweep(
             self._shard,
             self._topic,
             self._others,
             self._record,
             self._wheel,
-            offset=offset,
+            offset=item.offset,
             at=at,
         )
+        became = "rescheduled" if _moves(command) else "cancelled"
+        async with self._record.snapshot(self._shard) as snapshot:
+            # All of one moment: so each activity is counted once.
+            async for rows in snapshot.commanded(item.offset, SWEPT_AT_ONCE):
+                await sweep.again(rows, became)
+            if command.command == "reschedule":
+                await self._reschedule(command, sweep, snapshot)
+            elif command.command == "quiet_hours":
+                await self._quieten(command, sweep, snapshot)
+            else:
+                await self._cancel(command, sweep, snapshot)
+        self._last = sweep
 
     async def _belongs_elsewhere(self, item: Item[PodCommand], command: PodCommand) -> bool:
         """Whether none of its activities are of this shard, but some of another one, to which it is
@@ -152,7 +155,7 @@ class CommandApplier(RowApplier[PodCommand]):
         await self._forward(item.record, next(row.shard for row in rows if row.shard is not None))
         return True
 
-    async def _cancel(self, command: PodCommand, sweep: Sweep) -> None:
+    async def _cancel(self, command: PodCommand, sweep: Sweep, snapshot: Snapshot) -> None:
         async def cancelled(rows: Sequence[ActivityRow]) -> Sequence[ActivityRow]:
             return [msgspec.structs.replace(row, status=Status.CANCELLED) for row in rows]
 
@@ -161,19 +164,13 @@ class CommandApplier(RowApplier[PodCommand]):
             named = list(dict.fromkeys(command.activity_ids))
             await sweep.run(named, "cancelled", cancelled, reason=reason, pending=True)
             return
-        async with self._record.snapshot(self._shard) as snapshot:
-            # All in one moment: each activity is one of these, and counted once.
-            async for rows in snapshot.commanded(sweep.offset, SWEPT_AT_ONCE):
-                # Before a crash, or by somebody who is still at it.
-                sweep.tally["cancelled"] += len(rows)
-                sweep.tally[ALREADY_FINAL] -= len(rows)
-            if command.command != "cancel" or about(command)[0] != "all":
-                async for ids in snapshot.matching(selection(command), FINAL, SWEPT_AT_ONCE):
-                    sweep.tally[ALREADY_FINAL] += len(ids)
-            async for ids in snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE):
-                await sweep.run(ids, "cancelled", cancelled, reason=reason)
+        if command.command != "cancel" or about(command)[0] != "all":
+            async for ids in snapshot.matching(selection(command), FINAL, SWEPT_AT_ONCE):
+                sweep.final(ids)
+        async for ids in snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE):
+            await sweep.run(ids, "cancelled", cancelled, reason=reason)
 
-    async def _reschedule(self, command: PodCommand, sweep: Sweep) -> None:
+    async def _reschedule(self, command: PodCommand, sweep: Sweep, snapshot: Snapshot) -> None:
         now_ms = await self._wheel.now_ms()
         times = dict(zip(command.activity_ids, map(millis, command.due_at or ()), strict=False))
 
@@ -192,10 +189,11 @@ class CommandApplier(RowApplier[PodCommand]):
             return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
 
         # All at once: what has been moved must not stand in the way of what is still to be.
-        ids = list(times) or [each async for some in self._matching(command) for each in some]
+        matching = snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE)
+        ids = list(times) or [each async for some in matching for each in some]
         await sweep.run(ids, "rescheduled", moved)
 
-    async def _quieten(self, command: PodCommand, sweep: Sweep) -> None:
+    async def _quieten(self, command: PodCommand, sweep: Sweep, snapshot: Snapshot) -> None:
         """What waits comes later by the quiet hours on its way, as if they had been known."""
         now_ms = await self._wheel.now_ms()
 
@@ -225,7 +223,7 @@ class CommandApplier(RowApplier[PodCommand]):
             )
             return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
 
-        async for ids in self._matching(command):
+        async for ids in snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE):
             rows = await self._record.rows(ids)
             times = await wanted(rows.values())
             late = [
@@ -236,16 +234,12 @@ class CommandApplier(RowApplier[PodCommand]):
             if late:
                 await sweep.run(late, "rescheduled", moved)
 
-    async def _matching(self, command: PodCommand) -> AsyncIterator[Sequence[str]]:
-        async with self._record.snapshot(self._shard) as snapshot:
-            async for ids in snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE):
-                yield ids
-
     async def _follow(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
-        if _is_sweep(piece[0]) and not done.old:
-            wheel_at = await self._wheel.watermark(self._shard, self._topic)
-            if wheel_at == done.expected:
-                await self._at_work(piece[0].offset, wheel_at).finish()
+        if _is_sweep(piece[0]) and not done.old and self._last is not None:
+            self._wheel_at = None
+            while await self._wheel.watermark(self._shard, self._topic) == done.expected:
+                with suppress(OvertakenError):
+                    return await self._last.finish(done.after)
         await super()._follow(piece, done)
 
     async def _tell(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
@@ -254,7 +248,7 @@ class CommandApplier(RowApplier[PodCommand]):
             return await super()._tell(piece, done)
         # The watermark has moved, so by now nobody changes anything more for this command: who else
         # may have done part of it is told of here as well.
-        moved = command.command in ("reschedule", "quiet_hours")
+        moved = _moves(command)
         async with self._record.snapshot(self._shard) as snapshot:
             async for rows in snapshot.commanded(piece[0].offset, SWEPT_AT_ONCE):
                 statuses = [told(row, _reason(command), postponed=moved) for row in rows]
@@ -294,7 +288,8 @@ class CommandApplier(RowApplier[PodCommand]):
                 continue
             before = ledger.changed
             if is_sweep(command):
-                done.append(applied(command, item.offset, self._tally))
+                tally = {} if self._last is None else self._last.tally
+                done.append(applied(command, item.offset, tally))
                 continue
             match command.command:
                 case "schedule":
@@ -473,6 +468,11 @@ def _can_be_sent(row: ActivityRow) -> bool:
 
 def _is_sweep(item: Item[PodCommand]) -> bool:
     return item.event is not None and is_sweep(item.event)
+
+
+def _moves(command: PodCommand) -> bool:
+    """Whether this sweep moves what it is about; else it cancels it."""
+    return command.command in ("reschedule", "quiet_hours")
 
 
 def _reason(command: PodCommand) -> str | None:

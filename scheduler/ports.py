@@ -66,6 +66,15 @@ class WheelState(Struct, frozen=True):
     nonce: str
 
 
+class Aside(Struct, frozen=True):
+    """For each timer whether it is set aside (`held`), in the wheel of generation `gen`; `step` is
+    how many calls of `set_aside`, and of `add` with `seen`, that wheel has had."""
+
+    gen: str
+    step: int
+    held: Sequence[bool]
+
+
 class WheelSize(Struct, frozen=True):
     """`pending` timers that wait, of which `due` are due, `held` are held back as overdue, and
     `parked` have fallen due since their pod or member was paused; `in_flight` in the claimed batch;
@@ -105,6 +114,7 @@ class Wheel(Protocol):
         after: Mapping[str, int] = NOTHING_BEFORE,
         planned: bool = False,
         pauses: Mapping[Subject, bool] = NOBODY,
+        seen: Aside | None = None,
     ) -> int:
         """Add `timers` and move the watermark of `topic` from `expected` to `upto`.
 
@@ -125,6 +135,10 @@ class Wheel(Protocol):
         fire: they keep their place, and are parked as they fall due. Those that were parked are due
         again when neither their pod, nor their member, nor everybody is paused any more.
 
+        `seen` is the last answer of `set_aside`, with the calls since in its `step`: a wheel that
+        knows of fewer, in the same life, has gone back in time and is declared lost, as by
+        `forget`.
+
         Returns the watermark after the call: `upto` when it moved; anything else means that
         another writer was there first and nothing has changed. Raises `WheelLostError` as
         `watermark` does, and `ValueError` for an `upto` before `expected`: what had fired would be
@@ -139,15 +153,16 @@ class Wheel(Protocol):
         timers: Sequence[Timer],
         *,
         after: Mapping[str, int] = NOTHING_BEFORE,
-    ) -> Sequence[bool] | None:
+        seen: Aside | None = None,
+    ) -> Aside | None:
         """Set those of `timers` aside that still wait, in their slots or held back, since an input
         of `topic` is about to change them, until `add` removes or moves them. What is left when the
         watermark of `topic` moves waits in its slot again: somebody who was too late had set it
         aside.
 
-        Returns, for each, whether it is aside now: such a timer cannot fire. None when the
-        watermark of `topic` is not at `expected`, and then nothing has changed. `after` and errors
-        as for `add`. To be called again, it does nothing more. Not for more than `MAX_FIND`.
+        Returns which of them cannot fire now. None when the watermark of `topic` is not at
+        `expected`, and then nothing has changed. `after`, `seen` and errors as for `add`. To be
+        called again, it does nothing more. Not for more than `MAX_FIND`.
         """
 
     async def aside(self, shard: int, topic: str) -> Sequence[Timer]:
@@ -400,16 +415,24 @@ class Record(Protocol):
         by: Literal["result", "command"],
         decided_by: int | None = None,
         verdict: Verdict = NO_VERDICT,
+        wheel_gen: str | None = None,
     ) -> Mapping[str, int] | None:
         """Apply `changes`, one a row at most, and what else commands change (`verdict`), and move
         the watermark, in one statement. What commands change is noted for the audit.
 
         Rows without a shard get this one. Returns the watermarks that the shard's other topics
         had: what these have changed may be what the changes follow from. None when the watermark
-        is not at `expected`, when `decided_by` is not the last version of the topic's `Orders`, or
-        when a row is no longer as it was read; then nothing has changed.
-        `upto` may be `expected`. Raises `DataRefusedError`.
+        is not at `expected`, when `decided_by` is not the last version of the topic's `Orders`,
+        when a row is no longer as it was read, or when the shard's wheel is not that of `wheel_gen`
+        any more; then nothing has changed. `upto` may be `expected`. Raises `DataRefusedError`.
         """
+
+    async def begin_wheel(self, topics: Collection[str], shard: int, gen: str) -> None:
+        """From now on the shard has the wheel of generation `gen`, which is about to be built: no
+        change of an input of `topics` that depends on the one before happens any more."""
+
+    async def wheel_gen(self, topic: str, shard: int) -> str | None:
+        """What `begin_wheel` was told last; None where no wheel was begun."""
 
     async def project(
         self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]

@@ -72,8 +72,12 @@ class Rebuild:
         loaded = awaited = 0
         barred: list[Timer] = []
         progress = _Progress(shard, began)
+        gen = self._token()
+        await self._wheel.wipe(shard, epoch)
+        # Before the rows are read: what changes for timers of the last wheel is among them, or does
+        # not happen (`scheduler.sweep`).
+        await self._record.begin_wheel(self._input_topics, shard, gen)
         async with self._record.snapshot(shard) as snapshot:
-            await self._wheel.wipe(shard, epoch)
             async for timers in snapshot.unfired(CHUNK):
                 await self._wheel.load(shard, epoch, timers)
                 loaded += len(timers)
@@ -94,7 +98,7 @@ class Rebuild:
                 if topic in self._input_topics
             }
 
-        fresh = WheelCursor(seq=cursor.seq if cursor else 0, nonce=self._token(), gen=self._token())
+        fresh = WheelCursor(seq=cursor.seq if cursor else 0, nonce=self._token(), gen=gen)
         # Kafka first: a generation that only Redis knows would be taken for an older life.
         at_ms = await self._wheel.now_ms() if barred else 0
         reports = leftovers(shard, barred, at_ms, fresh)

@@ -4,22 +4,30 @@ A row may only be called cancelled if its timer can no longer fire; and whether 
 the wheel alone. So each chunk goes through three steps: the wheel sets its timers aside, which
 fails for those that have been claimed; the record changes the rows of those that were set aside;
 the wheel lets go of them, or moves them. None of it moves a watermark, and each step may be done
-again: whoever dies in between, the command comes once more, finds what is set aside still aside,
-and goes on.
+again: whoever dies in between, the command comes once more, and whoever gets it sees to it that the
+wheel knows what has been changed already, and goes on.
 
 Both stores refuse a step of somebody who is late, since the command's watermark has moved by then:
 the record's first, and from there on nothing more is changed for this command. What has been, by
 somebody who died or is still at it, may not have reached the wheel, and the wheel must not go on
 without it, or it would put back what is cancelled (`Sweep.finish`).
+
+A wheel that is lost meanwhile is rebuilt from the rows as they were at some moment. Whoever does
+that tells the record before (`Record.begin_wheel`), which from then on changes nothing for timers
+that are aside in the wheel that was lost. So each change is either among those rows, or of timers
+that are aside in the wheel that there is. One that has gone back in time, as a replica may that has
+become the master, has set aside less often than it had said, and is rebuilt.
 """
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+from msgspec.structs import replace
+
 from scheduler.activity import FINAL, UNFIRED, ActivityRow, Status
 from scheduler.errors import WheelLostError
 from scheduler.ledger import Ledger, timer_of
-from scheduler.ports import MAX_FIND, Record, Wheel
+from scheduler.ports import MAX_FIND, Aside, Record, Wheel
 from scheduler.timer import Timer
 
 TOO_LATE, ALREADY_FINAL, UNKNOWN = "too_late", "final", "unknown"
@@ -56,6 +64,8 @@ class Sweep:
         self.offset = offset
         """Where the command stands."""
         self._at = at
+        self._seen: Aside | None = None
+        self._before: set[str] = set()
         self.tally: Counter[str] = Counter()
         """Activities by what became of them: changed, under the name that `run` was given;
         `too_late`, since they had been sent or were about to be; `final` already; `unknown`."""
@@ -71,7 +81,7 @@ class Sweep:
     ) -> None:
         """Change those of `activity_ids` that wait, or are `pending`, as `decide` says.
 
-        Raises `OvertakenError`, and what the stores raise.
+        Raises `OvertakenError`, `WheelLostError`, and what the stores raise.
         """
         while True:
             rows = await self._record.rows(activity_ids)
@@ -84,7 +94,7 @@ class Sweep:
                 and (timer := timer_of(row))
             }
             after = await self._reached()
-            aside = await self._set_aside(waiting, after)
+            gen, aside = await self._set_aside(waiting, after)
             ledger = Ledger(rows)
             able = [rows[name] for name in aside]
             if pending:
@@ -92,19 +102,53 @@ class Sweep:
             for row in await decide(able):
                 ledger.change(row, self.offset, last_error=reason)
             changed = await self._record.change(
-                self._topic, self._shard, self._at, self._at, ledger.changes, by="command"
+                self._topic,
+                self._shard,
+                self._at,
+                self._at,
+                ledger.changes,
+                by="command",
+                wheel_gen=gen,
             )
             if changed is not None:
                 break
             await self._still_ours()
+            await self._still_there(gen)
         await self._let_go(ledger.removed, ledger.added, after)
         self._count(activity_ids, rows, became, ledger)
 
-    async def finish(self) -> None:
-        """Have the wheel let go of all that was changed for this command and is still aside, or
-        move it. To be called when the record has applied the command, and before the wheel has.
+    async def again(self, rows: Sequence[ActivityRow], became: str) -> None:
+        """Have the wheel know what has become of `rows`, which were changed for this command
+        before: by somebody who has died since, or is still at it. For all such rows, before `run`.
 
-        Raises `WheelLostError` if the wheel is not there any more, and what the stores raise.
+        Raises as `run` does.
+        """
+        self._before |= {row.activity_id for row in rows}
+        self.tally[became] += len(rows)
+        gone = [t for row in rows if row.status is Status.CANCELLED and (t := timer_of(row))]
+        waiting = {
+            row.activity_id: t for row in rows if row.status in UNFIRED and (t := timer_of(row))
+        }
+        after = await self._reached()
+        _, aside = await self._set_aside(waiting, after)
+        if len(aside) < len(waiting):
+            # It has been sent by now, or is where it was before; and where that is, nobody knows.
+            await self._wheel.forget(self._shard)
+            raise WheelLostError(self._shard, "it may not have moved what was rescheduled")
+        kept = list(waiting.values())
+        await self._let_go([*gone, *kept], kept, after)
+
+    def final(self, activity_ids: Sequence[str]) -> None:
+        """Count those that have come to an end already, and not by this command."""
+        self.tally[ALREADY_FINAL] += sum(name not in self._before for name in activity_ids)
+
+    async def finish(self, after: Mapping[str, int]) -> None:
+        """Have the wheel let go of all that was changed for this command and is still aside, or
+        move it, and then move its watermark to where the command stands, once those of `after` have
+        come as far. To be called when the record has applied the command.
+
+        Raises `OvertakenError` if the wheel has applied it by now, `WheelLostError`, and what the
+        stores raise.
         """
         left = await self._wheel.aside(self._shard, self._topic)
         for start in range(0, len(left), MAX_FIND):
@@ -121,6 +165,11 @@ class Sweep:
             # It waits for no other topic: theirs wait for this command by now, and what they make
             # of these timers is the same in either order.
             await self._let_go(removed, moved, {})
+        at = await self._wheel.add(
+            self._shard, self._topic, self._at, self.offset, [], after=after, seen=self._seen
+        )
+        if at != self.offset:
+            raise OvertakenError
 
     async def _reached(self) -> Mapping[str, int]:
         """How far other topics are. After rows were read: all that made them so is in there."""
@@ -128,18 +177,28 @@ class Sweep:
 
     async def _set_aside(
         self, waiting: Mapping[str, Timer], after: Mapping[str, int]
-    ) -> Sequence[str]:
+    ) -> tuple[str | None, Sequence[str]]:
+        """Those that are aside now, and in which wheel; it is none where nothing waits."""
+        gen: str | None = None
         names, aside = list(waiting), []
         for start in range(0, len(names), MAX_FIND):
             some = names[start : start + MAX_FIND]
-            held = await self._wheel.set_aside(
-                self._shard, self._topic, self._at, [waiting[name] for name in some], after=after
-            )
-            if held is None:
-                await self._still_ours()
-                raise WheelLostError(self._shard, f"not at {self._at} of {self._topic}")
-            aside += [name for name, is_held in zip(some, held, strict=True) if is_held]
-        return aside
+            found = await self._set_aside_at_once([waiting[name] for name in some], after)
+            if gen not in (None, found.gen):
+                raise WheelLostError(self._shard, f"generation {gen}")
+            gen = found.gen
+            aside += [name for name, held in zip(some, found.held, strict=True) if held]
+        return gen, aside
+
+    async def _set_aside_at_once(self, timers: Sequence[Timer], after: Mapping[str, int]) -> Aside:
+        found = await self._wheel.set_aside(
+            self._shard, self._topic, self._at, timers, after=after, seen=self._seen
+        )
+        if found is None:
+            await self._still_ours()
+            raise WheelLostError(self._shard, f"not at {self._at} of {self._topic}")
+        self._seen = found
+        return found
 
     async def _let_go(
         self, removed: Sequence[Timer], moved: Sequence[Timer], after: Mapping[str, int]
@@ -150,15 +209,36 @@ class Sweep:
             keys = ((each.activity_id, each.attempt) for each in some)
             to = [places[key] for key in keys if key in places]
             at = await self._wheel.add(
-                self._shard, self._topic, self._at, self._at, to, remove=some, after=after
+                self._shard,
+                self._topic,
+                self._at,
+                self._at,
+                to,
+                remove=some,
+                after=after,
+                seen=self._seen,
             )
             if at != self._at:
                 await self._still_ours()
                 raise WheelLostError(self._shard, f"not at {self._at} of {self._topic}")
+            if self._seen is not None:
+                self._seen = replace(self._seen, step=self._seen.step + 1)
 
     async def _still_ours(self) -> None:
         if await self._record.watermark(self._topic, self._shard) != self._at:
             raise OvertakenError
+
+    async def _still_there(self, gen: str | None) -> None:
+        """Raises `WheelLostError` if the wheel `gen` is not the one that was begun last."""
+        begun = await self._record.wheel_gen(self._topic, self._shard)
+        if gen is None or begun in (None, gen):
+            return
+        # Who builds a wheel takes the one before away first. So if that is still there, it has come
+        # back in time, or whoever had begun another one had lost the shard already.
+        found = await self._wheel.set_aside(self._shard, self._topic, self._at, [])
+        if found is not None and found.gen == gen:
+            await self._wheel.forget(self._shard)
+        raise WheelLostError(self._shard, f"generation {gen}, the record has {begun}")
 
     def _count(
         self,
@@ -170,6 +250,8 @@ class Sweep:
         self.tally[UNKNOWN] += len(set(activity_ids)) - len(rows)
         names = {change.row.activity_id for change in ledger.changes}
         for row in rows.values():
+            if row.activity_id in self._before:
+                continue
             if row.activity_id in names or row.command_offset == self.offset:
                 self.tally[became] += 1
             elif row.status in FINAL:

@@ -170,6 +170,7 @@ class MemoryRecord:
         self._engagements: Counter[str] = Counter()
         self._controls: dict[tuple[int, Kind, Subject], Control] = {}
         self._versions_of: dict[tuple[str, int], int] = {}
+        self._wheels: dict[tuple[str, int], str] = {}
         self._plans: dict[str, int] = {}
         self._applied: dict[tuple[int, int], AppliedCommand] = {}
 
@@ -330,6 +331,7 @@ class MemoryRecord:
         by: Literal["result", "command"],
         decided_by: int | None = None,
         verdict: Verdict = NO_VERDICT,
+        wheel_gen: str | None = None,
     ) -> Mapping[str, int] | None:
         """See `Record.change`."""
         for change in changes:
@@ -338,6 +340,8 @@ class MemoryRecord:
                 return None
             if "\0" in (change.last_error or ""):
                 raise DataRefusedError("NUL in an error")
+        if wheel_gen and self._wheels.get((topic, shard), wheel_gen) != wheel_gen:
+            return None
         if not self._swap(topic, shard, expected, upto, decided_by):
             return None
         for control in verdict.controls:
@@ -375,6 +379,14 @@ class MemoryRecord:
             for (other, of), at in self._watermarks.items()
             if of == shard and other != topic
         }
+
+    async def begin_wheel(self, topics: Collection[str], shard: int, gen: str) -> None:
+        """See `Record.begin_wheel`."""
+        self._wheels.update(((topic, shard), gen) for topic in topics)
+
+    async def wheel_gen(self, topic: str, shard: int) -> str | None:
+        """See `Record.wheel_gen`."""
+        return self._wheels.get((topic, shard))
 
     async def project(
         self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]

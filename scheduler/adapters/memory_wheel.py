@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from scheduler.controls import EVERYBODY, Subject
 from scheduler.errors import FencedError, WheelBehindError, WheelLostError
 from scheduler.policy import OverduePolicy
-from scheduler.ports import NOBODY, NOTHING_BEFORE, Claim, WheelSize, WheelState
+from scheduler.ports import NOBODY, NOTHING_BEFORE, Aside, Claim, WheelSize, WheelState
 from scheduler.timer import Timer, pack
 
 FEW = 8
@@ -46,6 +46,7 @@ class _Shard:
     held: dict[bytes, Timer] = field(default_factory=dict)
     aside: dict[bytes, Timer] = field(default_factory=dict)
     aside_for: str = ""
+    aside_step: int = 0
     paused: set[Subject] = field(default_factory=set)
     parked: dict[tuple[int, bytes], Timer] = field(default_factory=dict)
     head_ms: float = 0
@@ -85,11 +86,12 @@ class MemoryWheel:
         after: Mapping[str, int] = NOTHING_BEFORE,
         planned: bool = False,
         pauses: Mapping[Subject, bool] = NOBODY,
+        seen: Aside | None = None,
     ) -> int:
         """See `Wheel.add`."""
         if upto < expected:
             raise ValueError(f"a watermark never goes back: {expected} to {upto}")
-        state = self._alive(shard)
+        state = await self._of_now(shard, seen)
         at = state.watermarks.get(topic, -1)
         if at != expected:
             return at
@@ -113,6 +115,8 @@ class MemoryWheel:
         self._put(state, list(coming.values()))
         for subject, paused in pauses.items():
             self._pause(shard, state, subject, paused)
+        if seen is not None:
+            state.aside_step += 1
         if upto > expected:
             state.watermarks[topic] = upto
             self._put_back(shard, state, topic)
@@ -130,9 +134,10 @@ class MemoryWheel:
         timers: Sequence[Timer],
         *,
         after: Mapping[str, int] = NOTHING_BEFORE,
-    ) -> Sequence[bool] | None:
+        seen: Aside | None = None,
+    ) -> Aside | None:
         """See `Wheel.set_aside`."""
-        state = self._alive(shard)
+        state = await self._of_now(shard, seen)
         if state.watermarks.get(topic, -1) != expected:
             return None
         for other, least in after.items():
@@ -144,7 +149,9 @@ class MemoryWheel:
                 state.held.pop(packed, None)
                 state.aside[packed] = timer
                 state.aside_for = topic
-        return [pack(timer) in state.aside for timer in timers]
+        state.aside_step += 1
+        held = [pack(timer) in state.aside for timer in timers]
+        return Aside(state.gen or "", state.aside_step, held)
 
     async def aside(self, shard: int, topic: str) -> Sequence[Timer]:
         """See `Wheel.aside`."""
@@ -302,6 +309,13 @@ class MemoryWheel:
         if state.gen is None:
             self._wake(shard)
             raise WheelLostError(shard)
+        return state
+
+    async def _of_now(self, shard: int, seen: Aside | None) -> _Shard:
+        state = self._alive(shard)
+        if seen is not None and state.gen == seen.gen and state.aside_step < seen.step:
+            await self.forget(shard)
+            raise WheelLostError(shard, "it has gone back in time")
         return state
 
     def _owned(self, shard: int, epoch: str) -> _Shard:

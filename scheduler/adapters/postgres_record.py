@@ -194,6 +194,7 @@ class PostgresRecord:
         by: Literal["result", "command"],
         decided_by: int | None = None,
         verdict: Verdict = NO_VERDICT,
+        wheel_gen: str | None = None,
     ) -> Mapping[str, int] | None:
         """See `Record.change`."""
         row = await self._one(
@@ -215,6 +216,7 @@ class PostgresRecord:
             _applied(verdict),
             list(verdict.binding) or None,
             max((each.command_offset for each in verdict.controls), default=None),
+            wheel_gen,
         )
         if row is None or not row["moved"]:
             return None
@@ -234,6 +236,15 @@ class PostgresRecord:
             BEFORE_DISPATCHED,
         )
         return bool(row and row["moved"])
+
+    async def begin_wheel(self, topics: Collection[str], shard: int, gen: str) -> None:
+        """See `Record.begin_wheel`."""
+        await self._all("begin_wheel", sorted(topics), shard, gen)
+
+    async def wheel_gen(self, topic: str, shard: int) -> str | None:
+        """See `Record.wheel_gen`."""
+        row = await self._one("wheel_gen", topic, shard)
+        return None if row is None else row["wheel_gen"]
 
     @asynccontextmanager
     async def snapshot(self, shard: int) -> AsyncIterator[PostgresSnapshot]:

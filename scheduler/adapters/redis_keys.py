@@ -17,7 +17,7 @@ class ShardKeys(NamedTuple):
     """The keys of one shard."""
 
     meta: str
-    """Hash: epoch, gen, seq, nonce, claimed, pending, head, last, shift, parks, aside, and
+    """Hash: epoch, gen, seq, nonce, claimed, pending, head, last, shift, parks, aside, asides, and
     `at:<topic>` watermarks."""
     slots: str
     """Sorted set of the occupied slots, by number."""

@@ -17,7 +17,7 @@ from scheduler.errors import (
 )
 from scheduler.lua import script
 from scheduler.policy import OverduePolicy
-from scheduler.ports import NOBODY, NOTHING_BEFORE, Claim, WheelSize, WheelState
+from scheduler.ports import NOBODY, NOTHING_BEFORE, Aside, Claim, WheelSize, WheelState
 from scheduler.timer import Timer, pack, pack_derived, subject_key, unpack
 
 SLOT_MS = 10_000
@@ -110,6 +110,7 @@ class RedisWheel:
         after: Mapping[str, int] = NOTHING_BEFORE,
         planned: bool = False,
         pauses: Mapping[Subject, bool] = NOBODY,
+        seen: Aside | None = None,
     ) -> int:
         """See `Wheel.add`. All of it goes in one script call: half an add must not be seen."""
         if upto < expected:
@@ -147,6 +148,7 @@ class RedisWheel:
                 len(moving),
                 len(changing),
                 SLOT_MS,
+                *_told(seen),
                 *reached,
                 *leaving,
                 *moving,
@@ -164,7 +166,8 @@ class RedisWheel:
         timers: Sequence[Timer],
         *,
         after: Mapping[str, int] = NOTHING_BEFORE,
-    ) -> Sequence[bool] | None:
+        seen: Aside | None = None,
+    ) -> Aside | None:
         """See `Wheel.set_aside`."""
         keys = self._of(shard)
         reached = _reached(after)
@@ -179,13 +182,18 @@ class RedisWheel:
                 SLOT_MS,
                 WATERMARK_FIELD + topic,
                 expected,
+                keys.wake,
+                *_told(seen),
                 len(reached),
                 *reached,
                 *asked,
             ],
         )
         await self._added(shard, reply)
-        return None if reply[0] == b"moved" else [bool(each) for each in reply[1]]
+        if reply[0] == b"moved":
+            return None
+        _, gen, step, held = reply
+        return Aside(gen.decode(), int(step), [bool(each) for each in held])
 
     async def aside(self, shard: int, topic: str) -> Sequence[Timer]:
         """See `Wheel.aside`."""
@@ -410,6 +418,10 @@ def _all_of(keys: ShardKeys) -> list[str]:
         *(keys.meta, keys.slots, keys.in_flight, keys.awaited, keys.answered, keys.held),
         *(keys.paused, keys.aside),
     ]
+
+
+def _told(seen: Aside | None) -> tuple[str | int, str | int]:
+    return ("", "") if seen is None else (seen.gen, seen.step)
 
 
 def _reached(after: Mapping[str, int]) -> list[Any]:

@@ -3,14 +3,16 @@
 -- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held, 7 paused, 8 aside
 -- ARGV: 1 slot prefix, 2 wake channel, 3 watermark field, 4 expected, 5 upto,
 --       6 earliest due time of what comes or moves ('' for nothing),
---       7 to 10 numbers of fields of the four lists that follow from 12 on, one behind the other,
---       11 slot width (ms); the lists:
+--       7 to 10 numbers of fields of the four lists that follow from 14 on, one behind the other,
+--       11 slot width (ms), 12 and 13 what set_aside.lua has returned: generation and number of calls,
+--       those of this script since among them ('' for who has set nothing aside); the lists:
 --         what must be reached (two each: watermark field, least offset),
 --         what leaves (two each: slot, packed),
 --         what moves (four each: slot it is in, slot it goes to, relative due time, packed),
 --         who is paused or resumed (two each: name (paused.lua), '1' or '0');
 --       then what comes: groups (put.lua)
--- Returns {'lost'} when the wheel has no generation (being rebuilt, or gone);
+-- Returns {'lost'} when the wheel has no generation (being rebuilt, or gone), or is found to have gone
+--         back in time;
 --         {'ok', watermark after the call}: nothing has changed unless `expected` was right;
 --         {'behind', watermark field}: that one has not been reached, nothing has changed
 -- Cost: O((timers of the call) * log(timers awaited)). The caller bounds a call.
@@ -22,20 +24,21 @@
 --@include paused.lua
 --@include places.lua
 --@include put_back.lua
+--@include went_back.lua
 
 local meta = redis.call('HMGET', KEYS[1], 'gen', ARGV[3], 'head')
-if not meta[1] then
+if not meta[1] or went_back(KEYS[1], ARGV[2], ARGV[12], ARGV[13]) then
   return {'lost'}
 end
 local at = meta[2] or '-1'
 if at ~= ARGV[4] then
   return {'ok', at}
 end
-local leave = 12 + tonumber(ARGV[7])
+local leave = 14 + tonumber(ARGV[7])
 local move = leave + tonumber(ARGV[8])
 local pauses = move + tonumber(ARGV[9])
 local come = pauses + tonumber(ARGV[10])
-local missing = behind(KEYS[1], 12, leave - 1)
+local missing = behind(KEYS[1], 14, leave - 1)
 if missing then
   return {'behind', missing}
 end
@@ -78,6 +81,9 @@ end
 if ARGV[6] ~= '' and (not meta[3] or tonumber(ARGV[6]) < tonumber(meta[3])) then
   redis.call('HSET', KEYS[1], 'head', ARGV[6])
   redis.call('PUBLISH', ARGV[2], 'wake')
+end
+if ARGV[13] ~= '' then
+  redis.call('HINCRBY', KEYS[1], 'asides', 1)
 end
 if ARGV[5] ~= ARGV[4] then
   redis.call('HSET', KEYS[1], ARGV[3], ARGV[5])

@@ -15,5 +15,6 @@
                 left join members using (member_id)
                 where members.plans is distinct from known.plans
             ) as yes,
-            $13::bigint as decided_by
+            $13::bigint as decided_by,
+            null::text as wheel_gen
     )

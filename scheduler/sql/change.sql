@@ -7,6 +7,7 @@
 --   $16 bigint: the controls it was decided by (null: any),
 --   JSON, or null: $17 controls that change, $18 commands that have been applied (change_controls.sql)
 --   $19 text[]: topics whose inputs must be decided by these controls from now on; $20 by which command
+--   $21 text: the wheel, by its generation, in which the rows' timers are aside (null: in none)
 -- One row: `moved`; `topics` and `offsets`, parallel: the watermarks of the partition's other topics
 -- as of this statement. A row that somebody changed before it began is either among what `$5` was
 -- read from, or not as it was read: so these tell all that the changes can follow from.
@@ -36,7 +37,8 @@ with
             select from wanted left join locked using (id)
             where locked.version is distinct from wanted.version
         ) as yes,
-        $16::bigint as decided_by
+        $16::bigint as decided_by,
+        $21::text as wheel_gen
     ),
 --@include move_watermark.sql
     ,

@@ -6,7 +6,7 @@
 -- where its result at this very attempt was quicker, it is told when it was dispatched. An unknown
 -- id changes nothing. Ids in ascending order: rows are locked in the order they are given in.
 with
-    permitted as (select true as yes, null::bigint as decided_by),
+    permitted as (select true as yes, null::bigint as decided_by, null::text as wheel_gen),
 --@include move_watermark.sql
     ,
     dispatched as (

@@ -79,6 +79,32 @@ async def test_killed_in_the_middle_then_works_again(record: PostgresRecord, adm
     assert await record.apply_plan(TOPIC, SHARD, 0, 1, activities) == frozenset()
 
 
+async def test_a_wheel_is_begun_behind_changes_that_are_under_way(
+    record: PostgresRecord, admin: Admin
+) -> None:
+    # Or a change that was permitted before could be committed behind the back of the rebuild.
+    async with held(record, admin):
+        beginning = asyncio.create_task(record.begin_wheel([TOPIC], SHARD, "new"))
+        await waiting(admin)
+        await admin.execute("update ingested_offsets set last_offset = 3")
+    await beginning
+    async with record.snapshot(SHARD) as snapshot:
+        assert snapshot.watermarks == {TOPIC: 3}
+
+
+async def test_a_change_waits_for_the_wheel_that_is_begun(
+    record: PostgresRecord, admin: Admin
+) -> None:
+    async with held(record, admin):
+        changing = asyncio.create_task(
+            record.change(TOPIC, SHARD, 0, 1, [], by="command", wheel_gen="old")
+        )
+        await waiting(admin)
+        await admin.execute("update ingested_offsets set wheel_gen = 'new'")
+    assert await changing is None
+    assert await record.watermark(TOPIC, SHARD) == 0
+
+
 async def test_idle_connections_that_died_are_replaced(
     record: PostgresRecord, admin: Admin
 ) -> None:

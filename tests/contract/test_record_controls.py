@@ -129,6 +129,30 @@ async def test_a_plan_by_older_orders_is_refused(store: Store, begun: bool) -> N
     assert await record.apply_plan(TOPIC, SHARD, 1, 2, [], decided_by=None) == frozenset()
 
 
+async def test_a_change_for_a_wheel_that_was_lost_is_refused(store: Store) -> None:
+    record = store.record
+
+    async def change(topic: str, shard: int, at: int, upto: int, gen: str | None) -> bool:
+        done = await record.change(topic, shard, at, upto, [], by="command", wheel_gen=gen)
+        return done is not None
+
+    assert await record.wheel_gen(COMMANDS, SHARD) is None
+    # As long as nobody has said which one it is, any will do.
+    assert await change(COMMANDS, SHARD, -1, -1, "old")
+    for at in (-1, 4):
+        await record.begin_wheel([COMMANDS, TOPIC], SHARD, "new")
+        assert await record.wheel_gen(COMMANDS, SHARD) == "new"
+        assert await record.watermark(COMMANDS, SHARD) == at
+        assert not await change(COMMANDS, SHARD, at, at + 5, "old")
+        assert await record.watermark(COMMANDS, SHARD) == at
+        assert await change(COMMANDS, SHARD, at, at, "new")
+        assert await change(COMMANDS, SHARD, at, at + 5, None)
+        assert await change(RESULTS, SHARD, at, at + 5, "old")
+        assert await change(COMMANDS, SHARD + 1, at, at + 5, "old")
+    await first_batch(record, members(0, 1))
+    assert await record.watermark(TOPIC, SHARD) == 0
+
+
 async def test_a_result_by_older_orders_is_refused(store: Store) -> None:
     record = store.record
     await first_batch(record, members(0, 1))

@@ -234,8 +234,14 @@ async def test_a_pause_that_lost_its_swap_does_nothing(wheel: WheelView) -> None
     assert len((await claim(wheel)).timers) == 1
 
 
+def due_of(timer: Timer) -> int:
+    return timer.due_ms
+
+
 async def aside(wheel: WheelView, timers: Sequence[Timer], at: int = -1) -> Sequence[bool] | None:
-    return await wheel.set_aside(SHARD, COMMANDS, at, timers)
+    found = await wheel.set_aside(SHARD, COMMANDS, at, timers)
+    assert found is None or found.gen == GEN
+    return None if found is None else found.held
 
 
 async def test_what_is_set_aside_cannot_fire(wheel: WheelView) -> None:
@@ -248,12 +254,15 @@ async def test_what_is_set_aside_cannot_fire(wheel: WheelView) -> None:
     assert found == [True, False, True, False]
     again = await aside(wheel, [here, flying, later])
     assert again == [True, False, True]
+    assert sorted(await wheel.aside(SHARD, COMMANDS), key=due_of) == [here, later]
+    assert await wheel.aside(SHARD, RESULTS) == []
     assert (await claim(wheel, (1, "nonce-1"), "nonce-2")).empty
     assert len([each async for page in wheel.timers(SHARD) for each in page]) == 3
     assert (await wheel.count(SHARD)).waiting == 2
     assert (await wheel.find(SHARD, [here])).sights[0].waits
     moved = replace(here, due_ms=now() + 2 * HOUR_MS)
     await wheel.add(SHARD, COMMANDS, -1, 0, [moved], remove=[here, later])
+    assert await wheel.aside(SHARD, COMMANDS) == []
     size = await wheel.size(SHARD)
     assert (size.pending, size.held) == (1, 0)
     assert (await wheel.find(SHARD, [moved])).sights[0].waits
@@ -272,6 +281,57 @@ async def test_what_is_aside_when_its_command_is_over_waits_again(wheel: WheelVi
     found = await claim(wheel)
     assert list(found.timers) == [here]
     assert found.next_due_ms == later.due_ms
+
+
+async def test_what_is_held_back_can_be_set_aside(wheel: WheelView) -> None:
+    one, other = due(2)
+    await wheel.add(SHARD, TOPIC, -1, 0, [one, other])
+    overdue = OverduePolicy("postpone", 1_000)
+    held = await claim(wheel, overdue=overdue)
+    assert list(held.overdue) == [one, other]
+    assert await aside(wheel, [one, other]) == [True, True]
+    assert await wheel.aside(SHARD, COMMANDS) == [one, other]
+    size = await wheel.size(SHARD)
+    assert (size.pending, size.held) == (2, 0)
+    # One is let go; the other waits in its slot, and is found overdue once more.
+    await wheel.add(SHARD, COMMANDS, -1, 0, [], remove=[one])
+    again = await claim(wheel, (1, "nonce-1"), "nonce-2", overdue=overdue)
+    assert list(again.overdue) == [other]
+
+
+async def test_a_wheel_that_knows_of_fewer_steps_has_gone_back_in_time(wheel: WheelView) -> None:
+    one, other = due(2)
+    await wheel.add(SHARD, TOPIC, -1, 0, [one, other])
+    first = await wheel.set_aside(SHARD, COMMANDS, -1, [one])
+    assert first is not None
+    # A step of its own counts, and so does that of somebody else.
+    assert await wheel.add(SHARD, COMMANDS, -1, -1, [], remove=[one], seen=first) == -1
+    seen = replace(first, step=first.step + 1)
+    again = await wheel.set_aside(SHARD, COMMANDS, -1, [other], seen=seen)
+    assert again == replace(first, step=first.step + 2)
+    # What is said of another life says nothing of this one.
+    ahead = replace(again, step=again.step + 1)
+    assert await wheel.set_aside(SHARD, COMMANDS, -1, [], seen=replace(ahead, gen="another"))
+    assert await wheel.add(SHARD, COMMANDS, -1, -1, [], seen=replace(ahead, gen="another")) == -1
+    async with wheel.wakes([SHARD]) as heard:
+        with pytest.raises(WheelLostError):
+            await wheel.add(SHARD, COMMANDS, -1, 0, [], seen=replace(again, step=99))
+        assert await anext(heard) == SHARD
+    assert (await wheel.meta(SHARD)).gen is None
+
+
+async def test_who_sets_aside_in_a_wheel_that_has_gone_back_in_time(wheel: WheelView) -> None:
+    first = await wheel.set_aside(SHARD, COMMANDS, -1, [])
+    assert first is not None
+    with pytest.raises(WheelLostError):
+        await wheel.set_aside(SHARD, COMMANDS, -1, [], seen=replace(first, step=first.step + 1))
+    assert (await wheel.meta(SHARD)).gen is None
+
+
+async def test_a_wheel_that_is_lost_has_nothing_aside(wheel: WheelView) -> None:
+    await wheel.forget(SHARD)
+    with pytest.raises(WheelLostError):
+        await wheel.aside(SHARD, COMMANDS)
 
 
 async def test_a_wheel_that_is_built_anew_has_nothing_aside(wheel: WheelView) -> None:

@@ -109,7 +109,7 @@ def test_every_event_is_read_or_refused() -> None:
     assert 0.03 < valid / RECORDS < 0.6
 
 
-@settings(max_examples=50, deadline=None, database=None)
+@settings(max_examples=50, database=None)
 @given(st.randoms(use_true_random=False), st.sampled_from(EVENT_TYPES))
 def test_the_same_with_examples_that_shrink(rng: Random, event_type: type[Event]) -> None:
     refused_or_read(event_type, value(rng, event_type))

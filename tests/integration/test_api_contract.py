@@ -56,7 +56,6 @@ def _tried(document: Any, address: str) -> Iterator[str]:
         @given(case=operation.as_strategy())
         @settings(
             max_examples=20,
-            deadline=None,
             database=None,
             derandomize=True,
             phases=[Phase.explicit, Phase.generate],

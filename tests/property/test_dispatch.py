@@ -351,7 +351,7 @@ def judge_timeouts(world: World) -> None:
 
 @given(seed=st.integers(0, 2**32), policies=st.sampled_from(POLICIES))
 @example(seed=1, policies=(None,))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_each_activity_fires_exactly_once_and_never_early(
     seed: int, policies: Sequence[OverduePolicy | None]
 ) -> None:
@@ -361,7 +361,7 @@ def test_each_activity_fires_exactly_once_and_never_early(
 
 
 @given(seed=st.integers(0, 2**32), policies=st.sampled_from(POLICIES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_as_long_as_the_wheel_is_kept_each_attempt_is_given_up_once(
     seed: int, policies: Sequence[OverduePolicy | None]
 ) -> None:

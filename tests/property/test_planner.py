@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scheduler.activity import PlannedActivity, PostPlan
@@ -214,7 +214,6 @@ def test_a_later_event_moves_nothing_that_is_planned(
     there=st.lists(st.integers(-DAY_MS, 3 * DAY_MS), max_size=12),
     events=st.integers(1, 5),
 )
-@settings(deadline=None)
 def test_a_member_has_no_more_than_the_cap_in_a_day(
     cap: int, there: list[int], events: int
 ) -> None:

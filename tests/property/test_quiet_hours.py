@@ -97,7 +97,6 @@ def test_the_next_quiet_instant_is_quiet_and_the_first(quiet: QuietHours, at_ms:
     base_ms=instants,
     delays=st.lists(st.integers(0, 3 * DAY_MS), min_size=2, max_size=8),
 )
-@settings(deadline=None)
 def test_delays_count_what_is_not_quiet_and_keep_their_order(
     several: list[QuietHours], base_ms: int, delays: list[int]
 ) -> None:
@@ -180,7 +179,7 @@ def test_clocks_are_read_as_they_are_written(minute: int) -> None:
     there=st.lists(st.integers(0, 2 * DAY_MS), max_size=6),
     members=st.integers(1, 12),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_nothing_is_planned_where_it_is_quiet(
     quiet: dict[Subject, QuietHours], detected_ms: int, there: list[int], members: int
 ) -> None:

@@ -153,9 +153,7 @@ async def watched(world: World) -> list[ShardReport]:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_false_alarm(seed: int) -> None:
     for report in asyncio.run(watched(world_of(seed))):
         assert report.counts == {}, report.first

@@ -140,7 +140,7 @@ def is_event(line: bytes) -> bool:
     return True
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(LINES, st.booleans())
 @example([b"\r", GOOD], False)
 @example([b"\xef\xbb\xbf" + GOOD], False)

@@ -3,22 +3,26 @@
 A worker that has been stopped may be dead, or be slow and go on when the other one is through.
 """
 
-from collections.abc import Coroutine, Generator
+import copy
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from itertools import count
 from typing import Any
 
 import pytest
 
-from scheduler.activity import UNFIRED, Status, StatusChange
+from scheduler.activity import UNFIRED, Status
+from scheduler.adapters.memory_log import MemoryPartition
 from scheduler.adapters.memory_record import MemoryRecord, Row
 from scheduler.adapters.memory_view import MemoryWheelView
 from scheduler.commands import CommandApplier
 from scheduler.patience import Patience
 from scheduler.policy import OverduePolicy, PacingPolicy
-from scheduler.ports import SourceRecord
+from scheduler.ports import Claim, SourceRecord
+from scheduler.project import Projection
+from scheduler.rebuild import Rebuild
 from schemas import codec
-from schemas.events import PodCommand
+from schemas.events import PodCommand, WheelCursor
 from schemas.times import moment
 from tests.property.shard_world import Shaky
 
@@ -72,6 +76,10 @@ async def turn(*_: object) -> None:
     await Turn()
 
 
+async def at_once() -> None:
+    """No pause."""
+
+
 class Site:
     """A shard whose wheel and record agree, with timers that are due, held back, and to come."""
 
@@ -81,9 +89,9 @@ class Site:
         self.record = MemoryRecord()
         self.now_ms = NOW_MS - 1
         self.wheel = MemoryWheelView(lambda: self.now_ms)
-        self.fired: list[str] = []
-        self.done = (0, "")
-        self.nonces = count()
+        self.kafka = MemoryPartition(SHARD)
+        self.tokens = count()
+        self.builders = 0
         rows = (
             self.row(OVERDUE, NOW_MS - HOUR_MS, engagement_type="like"),
             self.row(DUE, NOW_MS),
@@ -116,41 +124,60 @@ class Site:
             **(values | fields),
         )
 
-    async def build(self) -> None:
-        """As a rebuild does."""
-        await self.wheel.take(SHARD, "epoch")
-        await self.wheel.wipe(SHARD, "epoch")
-        async with self.record.snapshot(SHARD) as snapshot:
-            async for waiting in snapshot.unfired(100):
-                await self.wheel.load(SHARD, "epoch", waiting)
-            async for sent in snapshot.awaited(100):
-                await self.wheel.load_awaited(SHARD, "epoch", sent)
-        marks = {topic: await self.record.watermark(topic, SHARD) for topic in INPUTS}
-        await self.wheel.open(SHARD, "epoch", "gen", self.done, marks)
+    def token(self) -> str:
+        return f"token-{next(self.tokens)}"
 
-    async def claim(self) -> Any:
+    async def build(self, pause: Callable[[], Awaitable[None]] = at_once) -> None:
+        """A dispatcher takes the shard and builds its wheel; it pauses as often as it can."""
+        self.builders += 1
+        wheel: Any = Shaky(self.wheel, pause)
+        record: Any = Shaky(self.record, pause, without={"snapshot"})
+        rebuild = Rebuild(wheel, record, input_topics=INPUTS, token=self.token, await_ms=AWAIT_MS)
+        epoch = self.token()
+        await self.wheel.take(SHARD, epoch)
+        self.log = self.kafka.open()
+        await self.log.fence()
+        last = await self.log.cursor()
+        projection = Projection(SHARD, STATUSES, self.record, self.kafka)
+        self.cursor = await rebuild.run(SHARD, epoch, self.log, projection, last)
+        self.epoch = epoch
+        self.builders -= 1
+
+    async def claim(self) -> Claim:
         overdue = OverduePolicy("expire", HOUR_MS // 2)
+        done = (self.cursor.seq, self.cursor.nonce)
+        nonce = self.token()
         batch = await self.wheel.claim(
-            SHARD, "epoch", "gen", self.done, f"{next(self.nonces)}", 100, AWAIT_MS, overdue
+            SHARD, self.epoch, self.cursor.gen, done, nonce, 100, AWAIT_MS, overdue
         )
-        self.done = (batch.seq, batch.nonce)
+        if not batch.empty:
+            self.cursor = WheelCursor(seq=batch.seq, nonce=batch.nonce, gen=self.cursor.gen)
+            await self.log.commit(batch.timers, batch.now_ms, self.cursor)
         return batch
 
     async def fire(self) -> None:
         """The dispatcher sends what is due, and the record is told of it."""
-        names = [timer.activity_id for timer in (await self.claim()).timers]
         await self.claim()
-        self.fired += names
-        at = await self.record.watermark(STATUSES, SHARD)
-        sent = [StatusChange(name, Status.DISPATCHED, 1, NOW_MS) for name in names]
-        await self.record.project(STATUSES, SHARD, at, at + 1, sent)
+        await self.claim()
+        projection = Projection(SHARD, STATUSES, self.record, self.kafka)
+        await projection.drain(await self.log.status_end())
 
     async def work(self) -> None:
         """A worker that reads the command."""
+        await self.worker().apply([self.source])
 
+    async def settle(self) -> None:
+        """What workers do now and then: they look whether the wheel has lost something."""
+        worker = self.worker()
+        for _ in range(2):
+            await worker.catch_up()
+            if (await self.wheel.meta(SHARD)).gen is None:
+                await self.build()
+
+    def worker(self) -> CommandApplier:
         async def patiently(_: float) -> None:
             await turn()
-            if (await self.wheel.meta(SHARD)).gen is None:
+            if (await self.wheel.meta(SHARD)).gen is None and not self.builders:
                 await self.build()
 
         ports: dict[str, Any] = {
@@ -159,11 +186,12 @@ class Site:
             "outbox": Shaky(Silence(), turn),
             "patience": Patience("test", sleep=patiently),
         }
-        applier = CommandApplier(SHARD, TOPIC, inputs=INPUTS, policy=PacingPolicy(), **ports)
-        await applier.apply([self.source])
+        return CommandApplier(SHARD, TOPIC, inputs=INPUTS, policy=PacingPolicy(), **ports)
 
     async def judge(self) -> None:
         rows = self.record.table
+        fired = [each.timer.activity_id for each in self.kafka.fired]
+        assert len(fired) == len(set(fired)), "fired twice"
         sights = {
             name: (await self.wheel.find(SHARD, [timer])).sights[0]
             for name, row in rows.items()
@@ -173,7 +201,7 @@ class Site:
             if row.status in UNFIRED:
                 assert sights[name].waits, f"{name} waits elsewhere, or nowhere"
             if row.status is Status.CANCELLED:
-                assert name not in self.fired, "called cancelled, and sent"
+                assert name not in fired, "called cancelled, and sent"
         size = await self.wheel.size(SHARD)
         statuses = [row.status for row in rows.values()]
         assert size.pending == sum(status in UNFIRED for status in statuses), "left in the wheel"
@@ -267,3 +295,75 @@ def test_two_at_one_sweep_may_change_places_twice(command: dict[str, Any]) -> No
                 driven(site.judge())
                 if over:
                     break
+
+
+def test_what_is_changed_while_the_wheel_is_lost_and_rebuilt_is_known_to_it(
+    command: dict[str, Any],
+) -> None:
+    for far in count():
+        for further in count():
+            site = Site(command)
+            worker = site.work()
+            if advanced(worker, far):
+                return
+            site.wheel.lose()
+            builder = site.build(turn)
+            built = advanced(builder, further)
+            # As far as it comes without a wheel.
+            over = advanced(worker, 50)
+            finished(*([] if built else [builder]))
+            driven(site.fire())
+            finished(*([] if over else [worker]))
+            driven(site.settle())
+            driven(site.judge())
+            if built:
+                break
+
+
+def test_a_wheel_that_has_gone_back_in_time_is_noticed(command: dict[str, Any]) -> None:
+    """As when a replica becomes the master that had not got the last writes."""
+    for far in count():
+        for further in count():
+            site = Site(command)
+            worker = site.work()
+            if advanced(worker, far):
+                return
+            older = copy.deepcopy(site.wheel._shards)
+            over = advanced(worker, further)
+            site.wheel._shards = older
+            finished(*([] if over else [worker]))
+            driven(site.settle())
+            driven(site.judge())
+            if over:
+                break
+
+
+def test_a_wheel_that_has_gone_back_in_time_while_nobody_was_there_is_mended(
+    command: dict[str, Any],
+) -> None:
+    """As when all is on one machine, and that loses power."""
+    for far in count():
+        for further in count():
+            site = Site(command)
+            worker = site.work()
+            if advanced(worker, far):
+                return
+            older = copy.deepcopy(site.wheel._shards)
+            over = advanced(worker, further)
+            worker.close()
+            site.wheel._shards = older
+            driven(site.work())
+            driven(site.settle())
+            driven(site.judge())
+            if over:
+                break
+
+
+def test_a_wheel_of_another_time_is_built_anew(command: dict[str, Any]) -> None:
+    """Whoever began to build one had lost the shard already, and never comes back."""
+    site = Site(command)
+    driven(site.record.begin_wheel(INPUTS, SHARD, "of a dispatcher that was replaced"))
+    gen = site.cursor.gen
+    driven(site.work())
+    driven(site.judge())
+    assert site.cursor.gen != gen
