@@ -49,6 +49,7 @@ from pod_automation.client import (
     CommandAnswer,
     ControlState,
     EngagementStats,
+    HistoryPage,
     PlanPreview,
     PodAutomation,
     PodAutomationError,
@@ -71,6 +72,7 @@ ANSWERS: tuple[type[Struct], ...] = (
     CommandAnswer,
     ControlState,
     EngagementStats,
+    HistoryPage,
     PlanPreview,
     PodPage,
     PublishedEvent,
@@ -279,6 +281,22 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         """All that happened to an activity: by which event it was planned, who changed it and why,
         when it was sent, what came of it."""
         return _json(await pods.get_activity_history(activity_id))
+
+    @app.get("/v1/history", tags=["look"], responses=_answer("HistoryPage"), dependencies=[viewer])
+    async def get_histories(
+        pod_id: Annotated[Id | None, Query()] = None,
+        post_id: Annotated[Id | None, Query()] = None,
+        member_id: Annotated[Id | None, Query()] = None,
+        limit: Limit = 100,
+        after: After = None,
+    ) -> Response:
+        """All that happened to the activities of a pod, a post or a member, one of which is to be
+        given."""
+        return _json(
+            await pods.get_histories(
+                pod_id=pod_id, post_id=post_id, member_id=member_id, limit=limit, after=after
+            )
+        )
 
     @app.get(
         "/v1/controls",

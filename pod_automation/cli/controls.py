@@ -1,21 +1,16 @@
-"""`pod-automation cancel`, `reschedule`, `pause`, `resume`, `opt-out`, `opt-in`: what operators ask
-for; `controls`, `history`, `audit`: what holds, and who did what."""
+"""`pod-automation cancel`, `reschedule`, `pause`, `resume`, and what else operators ask for."""
 
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from datetime import datetime
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pod_automation.cli.options import AsJson
+from pod_automation.cli.options import AsJson, Member, Pod, Post, a_time
 
 if TYPE_CHECKING:
     from pod_automation.client import CommandAnswer, PodAutomation
 
-Pod = Annotated[str | None, typer.Option("--pod", metavar="ID", help="This pod.")]
-Member = Annotated[str | None, typer.Option("--member", metavar="ID", help="This member.")]
-Post = Annotated[str | None, typer.Option("--post", metavar="ID", help="This post.")]
 Everybody = Annotated[bool, typer.Option("--all", help="Everything.")]
 Reason = Annotated[
     str | None, typer.Option("--reason", metavar="TEXT", help="Why: kept on record.")
@@ -111,7 +106,7 @@ def reschedule(
     if activity is not None:
         if at is None or by is not None:
             raise typer.BadParameter("--activity needs --at, and no --by")
-        when = _time(at)
+        when = a_time(at)
         answer = _ask(
             actor,
             lambda pods: pods.reschedule(activity, when, reason=reason, wait_s=timeout_s),
@@ -461,153 +456,6 @@ def _window(kind: str, text: str | None) -> dict[str, int]:
     }
 
 
-def controls(json_output: AsJson = False) -> None:
-    """List who is paused, who has opted out, quiet hours, policies of pods and daily caps: since
-    when, by whom, and why.
-
-    \b
-    Example:
-      pod-automation controls
-    """
-    from rich.markup import escape
-    from rich.table import Table
-
-    from pod_automation.cli.asking import ask
-    from pod_automation.cli.terminal import json_result, result, table
-    from schemas.printable import printable
-    from schemas.times import millis, rfc3339
-
-    found = ask(lambda pods: pods.get_controls())
-    if json_output:
-        json_result({"controls": [each.as_dict() for each in found]})
-        return
-    if not found:
-        result("nobody is paused, nobody has opted out, and no pod has rules of its own")
-        return
-    made = Table(box=None)
-    for name in ("what", "who", "how", "since", "by", "why"):
-        made.add_column(name)
-    for each in found:
-        who = "everything" if each.scope == "all" else f"{each.scope} {printable(each.subject)}"
-        made.add_row(
-            each.kind.replace("_", " "),
-            escape(who),
-            escape(_value(each.value)),
-            rfc3339(millis(each.issued_at)),
-            escape(printable(each.actor or "")),
-            escape(printable(each.reason or "")),
-        )
-    table(made)
-
-
-def history(
-    activity: Annotated[str, typer.Argument(metavar="ACTIVITY", help="The activity's id.")],
-    json_output: AsJson = False,
-) -> None:
-    """Tell all that happened to an activity.
-
-    By which event it was planned, who moved or cancelled it and why, when it was sent, what came of
-    each attempt; each with the place in Kafka where the input stands that caused it.
-
-    \b
-    Example:
-      pod-automation history 3f0e6f0a-6d3a-5f7e-9d54-1f6a1e0e5b0a
-    """
-    from rich.markup import escape
-    from rich.table import Table
-
-    from pod_automation.cli.asking import ask
-    from pod_automation.cli.exit_codes import ExitCode
-    from pod_automation.cli.terminal import error, json_result, table
-    from pod_automation.client import NotFoundError
-    from schemas.printable import printable
-    from schemas.times import millis, rfc3339
-
-    try:
-        found = ask(lambda pods: pods.get_activity_history(activity))
-    except NotFoundError as missing:
-        error(str(missing))
-        raise typer.Exit(ExitCode.NO) from None
-    if json_output:
-        json_result(found.as_dict())
-        return
-    title = (
-        f"{found.engagement_type} of member {printable(found.member_id)} on post"
-        f" {printable(found.post_id)}, pod {printable(found.pod_id)}: {found.status}"
-    )
-    made = Table(title=escape(title), box=None, title_justify="left")
-    for name in ("at", "what", "attempt", "due", "by", "why", "source"):
-        made.add_column(name)
-    for step in found.steps:
-        due = step.scheduled_for
-        made.add_row(
-            rfc3339(millis(step.at)),
-            step.what,
-            str(step.attempt),
-            "" if due is None else rfc3339(millis(due)),
-            escape(printable(step.by or "")),
-            escape(printable(step.reason or "")),
-            step.source or "",
-        )
-    table(made)
-
-
-def audit(
-    limit: Annotated[
-        int, typer.Option("--limit", min=1, max=10_000, help="How many, at most.")
-    ] = 100,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="TIME", help="Only what was applied since: RFC 3339."),
-    ] = None,
-    reports: Annotated[
-        bool, typer.Option("--reports", help="Also what dispatchers ask for, about overdue timers.")
-    ] = False,
-    ndjson: Annotated[bool, typer.Option("--ndjson", help="Print one line of JSON each.")] = False,
-) -> None:
-    """List the last commands that were applied: who asked for what, when and why, and what came of
-    it.
-
-    \b
-    Examples:
-      pod-automation audit --limit 20
-      pod-automation audit --since 2026-11-01T00:00:00Z --ndjson > audit.ndjson
-    """
-    from rich.markup import escape
-    from rich.table import Table
-
-    from pod_automation.cli.asking import ask
-    from pod_automation.cli.terminal import json_result, result, table
-    from schemas.printable import printable
-    from schemas.times import millis, rfc3339
-
-    start = None if since is None else _time(since)
-    found = ask(lambda pods: pods.get_audit(limit, since=start, reports=reports))
-    if ndjson:
-        for each in found:
-            json_result(each.as_dict())
-        return
-    if not found:
-        result("nobody has asked for anything")
-        return
-    made = Table(box=None)
-    for name in ("applied", "command", "about", "by", "why", "came of it"):
-        made.add_column(name)
-    for each in found:
-        about = each.scope if not each.subject else f"{each.scope} {printable(each.subject)}"
-        numbers = [f"{n:,} {name.replace('_', ' ')}" for name, n in each.outcome.items() if n]
-        came = [_value(each.value)] if each.value else []
-        made.add_row(
-            rfc3339(millis(each.applied_at)),
-            each.command,
-            escape(about),
-            escape(printable(each.actor or "")),
-            escape(printable(each.reason or "")),
-            escape(", ".join([*came, *numbers])),
-        )
-    table(made)
-
-
 COMMANDS: tuple[Callable[..., None], ...] = (
     cancel,
     reschedule,
@@ -620,9 +468,6 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     daily_cap,
     forget_member,
     drain,
-    controls,
-    history,
-    audit,
 )
 
 
@@ -694,35 +539,8 @@ def _show(answer: "CommandAnswer", json_output: bool, words: str) -> None:
             result(f"  {each.activity_id}  {each.answer.replace('_', ' ')} ({each.status})")
 
 
-def _value(value: Mapping[str, str | float] | None) -> str:
-    """Quiet hours, or what differs of a policy."""
-    from schemas.printable import printable
-
-    if not value:
-        return ""
-    if "zone" in value:
-        return printable(f"{value['from']} to {value['until']}, {value['zone']}")
-    return ", ".join(f"{name} {n}" for name, n in value.items())
-
-
 def _activities(count: int) -> str:
     return f"{count:,} {'activity' if count == 1 else 'activities'}"
-
-
-def _time(text: str) -> datetime:
-    from datetime import UTC
-
-    if text == "now":
-        return datetime.now(UTC)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no time: write it like 2026-11-27T09:00:00Z"
-        ) from None
-    if found.tzinfo is None:
-        raise typer.BadParameter(f"{text!r} says no offset from UTC: write 2026-11-27T09:00:00Z")
-    return found
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

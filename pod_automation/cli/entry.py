@@ -16,6 +16,7 @@ from pod_automation.cli import (
     demo,
     executor,
     init,
+    on_record,
     plan,
     processes,
     prune,
@@ -106,7 +107,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
         prune.prune,
     ),
 }
-_PANELS["Control and audit"] = controls.COMMANDS
+_PANELS["Control and audit"] = (*controls.COMMANDS, *on_record.COMMANDS)
 for panel, commands in _PANELS.items():
     for command in commands:
         app.command(help=_flowing(command.__doc__), rich_help_panel=panel)(command)

@@ -20,6 +20,7 @@ from pod_automation.client.results import (
     CommandAnswer,
     ControlState,
     ForgottenMember,
+    HistoryPage,
     PodPage,
 )
 from pod_automation.client.stores import Stores
@@ -338,10 +339,29 @@ class Operations:
         """All that happened to an activity: planned by which event, changed by whom, sent, failed,
         done. Raises `NotFoundError`."""
         name = an_activity_id(activity_id)
-        life = await self._stores.record(lambda record: record.life(name))
-        if life is None:
+        lives = await self._stores.record(lambda record: record.lives([name]))
+        if not lives:
             raise NotFoundError(f"there is no activity {name}")
-        return history(life, self._stores.settings.topics)
+        return history(lives[0], self._stores.settings.topics)
+
+    async def get_histories(
+        self,
+        *,
+        pod_id: str | None = None,
+        post_id: str | None = None,
+        member_id: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> HistoryPage:
+        """All that happened to the activities of a pod, a post or a member: pages as those of
+        `get_activities`."""
+        page = await self.get_activities(
+            pod_id=pod_id, post_id=post_id, member_id=member_id, limit=limit, after=after
+        )
+        names = [each.activity_id for each in page.activities]
+        lives = await self._stores.record(lambda record: record.lives(names))
+        topics = self._stores.settings.topics
+        return HistoryPage(histories=tuple(history(life, topics) for life in lives), next=page.next)
 
     async def get_audit(
         self, limit: int = 100, *, since: datetime | None = None, reports: bool = False

@@ -187,6 +187,14 @@ class ActivityHistory(Result, frozen=True, kw_only=True):
     steps: tuple[Step, ...]
 
 
+class HistoryPage(Result, frozen=True, kw_only=True):
+    """What happened to activities, those that are due last first; `next` is what to ask for the
+    page behind, None on the last one."""
+
+    histories: tuple[ActivityHistory, ...]
+    next: str | None = None
+
+
 class AuditEntry(Result, frozen=True, kw_only=True):
     """A command: who asked for what, when and why, and what came of it.
 

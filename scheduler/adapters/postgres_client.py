@@ -234,16 +234,23 @@ class PostgresClient(PostgresRecord):
             for row in await self._all("active_controls")
         ]
 
-    async def life(self, activity_id: str) -> Life | None:
-        """All that the record has of one activity's life; None for one that nobody has heard of."""
-        if not is_uuid(activity_id):
-            return None
-        row = await self._one("life", UUID(activity_id))
-        if row is None:
-            return None
-        changes = await self._all("changes_of", UUID(activity_id))
-        values = {**row, "status": Status(row["status"])}
-        return Life(**values, changes=tuple(Change(**each) for each in changes))
+    async def lives(self, activity_ids: Sequence[str]) -> Sequence[Life]:
+        """All that the record has of these activities' lives, in the order asked for; none of one
+        that nobody has heard of."""
+        known = ",".join(each for each in activity_ids if is_uuid(each))
+        if not known:
+            return []
+        rows = {row["id"]: row for row in await self._all("lives", known)}
+        changes: dict[str, list[Change]] = {name: [] for name in rows}
+        for change in await self._all("changes_of", known):
+            values = dict(change)
+            if (name := values.pop("activity_id")) in changes:
+                changes[name].append(Change(**values))
+        return [
+            Life(**{**rows[name], "status": Status(rows[name]["status"])}, changes=tuple(found))
+            for each in activity_ids
+            if (found := changes.get(name := each.lower())) is not None
+        ]
 
     async def activities(
         self, scope: str, name: str, limit: int, after: tuple[int | None, str] | None

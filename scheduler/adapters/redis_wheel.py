@@ -47,6 +47,7 @@ _NAMES = (
     "size",
     "forget",
     "set_aside",
+    "aside",
 )
 
 # Looked up, not formatted: one goes with each timer.
@@ -198,18 +199,9 @@ class RedisWheel:
     async def aside(self, shard: int, topic: str) -> Sequence[Timer]:
         """See `Wheel.aside`."""
         keys = self._of(shard)
-        try:
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.hmget(keys.meta, ["gen", "aside"])
-                pipe.zrange(keys.aside, 0, -1, withscores=True)
-                (gen, topic_of), found = await pipe.execute()
-        except RAISED as error:
-            raise translated(error) from error
-        if gen is None:
-            raise await self._lost(shard)
-        if topic_of is None or topic_of.decode() != WATERMARK_FIELD + topic:
-            return []
-        return [unpack(packed, int(due)) for packed, due in found]
+        reply = await self._run("aside", [keys.meta, keys.aside], [WATERMARK_FIELD + topic])
+        _, flat = await self._added(shard, reply)
+        return [unpack(flat[i], int(flat[i + 1])) for i in range(0, len(flat), 2)]
 
     async def take(self, shard: int, epoch: str) -> WheelState:
         """See `Wheel.take`."""

@@ -48,8 +48,10 @@ local change = 0
 local places = leave < pauses and places(KEYS[2], ARGV[1], KEYS[6], KEYS[7], KEYS[8])
 local in_flight = redis.call('EXISTS', KEYS[3]) == 1
 for i = leave, move - 1, 2 do
-  if redis.call('ZREM', KEYS[4], ARGV[i + 1]) == 0 then
-    if places.waited(ARGV[i], ARGV[i + 1]) or places.released(ARGV[i + 1]) then
+  if places.aside(ARGV[i + 1]) then
+    change = change - 1
+  elseif redis.call('ZREM', KEYS[4], ARGV[i + 1]) == 0 then
+    if places.anywhere(ARGV[i], ARGV[i + 1]) then
       change = change - 1
     elseif in_flight then
       -- Perhaps in the batch: the settling must not await what has been answered by then.
@@ -59,7 +61,7 @@ for i = leave, move - 1, 2 do
 end
 for i = move, pauses - 1, 4 do
   -- Only from where it waits: what has been claimed by now is on its way, and would be fired again.
-  if places.waited(ARGV[i], ARGV[i + 3]) or places.released(ARGV[i + 3]) then
+  if places.anywhere(ARGV[i], ARGV[i + 3]) then
     redis.call('ZADD', ARGV[1] .. ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
     redis.call('ZADD', KEYS[2], ARGV[i + 1], ARGV[i + 1])
   end

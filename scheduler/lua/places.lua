@@ -48,10 +48,20 @@ local function places(index, slot_prefix, held, paused, aside)
     return left(slot, packed) or stepped_out(packed)
   end
 
-  -- Whether it was held back or set aside; it is no longer.
-  function found.released(packed)
-    return (any_held and redis.call('ZREM', held, packed) == 1)
-      or (any_aside and redis.call('ZREM', aside, packed) == 1)
+  -- Whether it was held back; it is no longer.
+  function found.held(packed)
+    return any_held and redis.call('ZREM', held, packed) == 1
+  end
+
+  -- Likewise set aside.
+  function found.aside(packed)
+    return any_aside and redis.call('ZREM', aside, packed) == 1
+  end
+
+  -- Whether it waited at all; it does no longer.
+  function found.anywhere(slot, packed)
+    -- Where any are aside, most of those that are asked for are.
+    return found.aside(packed) or found.waited(slot, packed) or found.held(packed)
   end
 
   return found

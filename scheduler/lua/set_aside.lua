@@ -32,13 +32,13 @@ local places = places(KEYS[2], ARGV[1], KEYS[3], KEYS[4], KEYS[5])
 local stopped = {}
 for i = first, #ARGV, 3 do
   local slot, packed = ARGV[i], ARGV[i + 2]
-  if places.waited(slot, packed) or redis.call('ZREM', KEYS[3], packed) == 1 then
+  if places.waited(slot, packed) or places.held(packed) then
     local due = string.format('%.0f', slot * ARGV[2] + ARGV[i + 1])
     redis.call('ZADD', KEYS[5], due, packed)
-    redis.call('HSET', KEYS[1], 'aside', ARGV[3])
     stopped[#stopped + 1] = 1
   else
     stopped[#stopped + 1] = redis.call('ZSCORE', KEYS[5], packed) and 1 or 0
   end
 end
+redis.call('HSET', KEYS[1], 'aside', ARGV[3])
 return {'ok', meta[1], redis.call('HINCRBY', KEYS[1], 'asides', 1), stopped}

@@ -105,6 +105,14 @@ async def test_all_of_it_by_http(environment: dict[str, str], settings: Settings
         cancelled = await api.post("/v1/cancel", json={"post_id": "x"})
         assert (cancelled.json()["cancelled"], cancelled.json()["final"]) == (2, 1)
         history = (await api.get(f"/v1/activities/{name}")).json()
+        page = (await api.get("/v1/history", params={"post_id": "x", "limit": 1})).json()
+        found = list(page["histories"])
+        while page["next"]:
+            params = {"post_id": "x", "limit": 1, "after": page["next"]}
+            page = (await api.get("/v1/history", params=params)).json()
+            found += page["histories"]
+        assert history in found
+        assert len({each["activity_id"] for each in found}) == len(found) == 3
         assert [step["what"] for step in history["steps"]] == [
             "planned",
             "rescheduled",

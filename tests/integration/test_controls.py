@@ -318,6 +318,18 @@ async def test_operators_have_a_command_line(
         assert [step["what"] for step in told["steps"]][-1] == "cancelled"
         shown = await pod_automation(environment, "history", name)
         assert "2031-01-01T00:00:00.000Z" in shown.out
+        # Page by page, or a member's; each line tells whose it is.
+        lines = {}
+        for chosen in (("--all",), ("--pod", "p"), ("--post", "x"), ("--member", "b")):
+            printed = await pod_automation(environment, "history", *chosen, "--ndjson")
+            lines[chosen[0]] = [json.loads(line) for line in printed.out.splitlines()]
+        assert lines["--all"] == lines["--pod"] == lines["--post"]
+        assert len({each["activity_id"] for each in lines["--all"]}) == 3
+        mine = [each for each in lines["--all"] if each["activity_id"] == name]
+        assert mine == lines["--member"]
+        assert [each["what"] for each in mine] == ["planned", "rescheduled", "cancelled"]
+        assert all(each["source"] for each in mine)
+        assert all(each["member_id"] == "b" for each in mine)
         listed = await pod_automation(environment, "audit", "--ndjson")
         entries = [json.loads(line) for line in listed.out.splitlines()]
         assert [each["command"] for each in entries] == [
@@ -338,6 +350,9 @@ async def test_operators_have_a_command_line(
         assert "pause" not in shown.out
     missing = await pod_automation(environment, "history", str(uuid4()))
     assert missing.code == ExitCode.NO
+    for wrong in ((), (name, "--all"), ("--pod", "p", "--json")):
+        refused = await pod_automation(environment, "history", *wrong)
+        assert refused.code == ExitCode.USAGE, wrong
     late = await pod_automation(environment, "resume", "--all", "--timeout", "0")
     assert late.code == ExitCode.NO
     assert "is a worker running?" in late.err
