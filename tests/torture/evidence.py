@@ -123,7 +123,7 @@ async def wheels(settings: Settings) -> dict[int, Shard]:
             if found[2] == "meta":
                 meta = await redis.hgetall(key)
                 shard.meta = {str(name): str(value) for name, value in meta.items()}
-            else:
+            elif found[2] != "paused":  # who is paused: no timers
                 kind = str(await redis.type(key))
                 if kind == "none":
                     continue  # emptied since the scan: a slot that has fired
