@@ -78,6 +78,7 @@ async def dispatcher(
             wheel,
             record,
             input_topics=topics.inputs,
+            commands=topics.pod_commands,
             token=token,
             await_ms=settings.result_timeout_ms,
         )

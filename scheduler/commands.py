@@ -83,6 +83,7 @@ class CommandApplier(RowApplier[PodCommand]):
         self._policy = policy
         self._overdue = overdue
         self._last: Sweep | None = None
+        self._doubted: dict[str, str] = {}
 
     def _runs(self, items: Sequence[Item[PodCommand]]) -> Sequence[Sequence[Item[PodCommand]]]:
         runs: list[list[Item[PodCommand]]] = [[]]
@@ -132,6 +133,8 @@ class CommandApplier(RowApplier[PodCommand]):
             self._wheel,
             offset=item.offset,
             at=at,
+            rest=self._patience.rest,
+            doubted=self._doubted,
         )
         became = "rescheduled" if _moves(command) else "cancelled"
         async with self._record.snapshot(self._shard) as snapshot:
@@ -251,7 +254,9 @@ class CommandApplier(RowApplier[PodCommand]):
         moved = _moves(command)
         async with self._record.snapshot(self._shard) as snapshot:
             async for rows in snapshot.commanded(piece[0].offset, SWEPT_AT_ONCE):
-                statuses = [told(row, _reason(command), postponed=moved) for row in rows]
+                # What has been sent by now, the dispatcher tells.
+                still = (row for row in rows if row.status is not Status.DISPATCHED)
+                statuses = [told(row, _reason(command), postponed=moved) for row in still]
                 await self._outbox.announce(self._shard, statuses)
 
     # All others

@@ -28,6 +28,10 @@ class Patience:
         self._sleep = sleep
         self._waits_for: str | None = None
 
+    async def rest(self, seconds: float) -> None:
+        """Wait so long."""
+        await self._sleep(seconds)
+
     @property
     def waits_for(self) -> str | None:
         """What is being waited for, None when nothing is."""

@@ -68,7 +68,7 @@ class WheelState(Struct, frozen=True):
 
 class Aside(Struct, frozen=True):
     """For each timer whether it is set aside (`held`), in the wheel of generation `gen`; `step` is
-    how many calls of `set_aside`, and of `add` with `seen`, that wheel has had."""
+    how many calls of `set_aside`, and of `add` with `seen`, that wheel has had, by whomever."""
 
     gen: str
     step: int
@@ -157,8 +157,7 @@ class Wheel(Protocol):
     ) -> Aside | None:
         """Set those of `timers` aside that still wait, in their slots or held back, since an input
         of `topic` is about to change them, until `add` removes or moves them. What is left when the
-        watermark of `topic` moves waits in its slot again: somebody who was too late had set it
-        aside.
+        watermark of `topic` moves waits in its slot again.
 
         Returns which of them cannot fire now. None when the watermark of `topic` is not at
         `expected`, and then nothing has changed. `after`, `seen` and errors as for `add`. To be
@@ -427,12 +426,24 @@ class Record(Protocol):
         any more; then nothing has changed. `upto` may be `expected`. Raises `DataRefusedError`.
         """
 
-    async def begin_wheel(self, topics: Collection[str], shard: int, gen: str) -> None:
+    async def begin_wheel(
+        self, topic: str, shard: int, gen: str, *, instead_of: str | None = None
+    ) -> None:
         """From now on the shard has the wheel of generation `gen`, which is about to be built: no
-        change of an input of `topics` that depends on the one before happens any more."""
+        change of an input of `topic` that depends on the one before happens any more. Nothing
+        changes where it has another one than `instead_of`, if that is given."""
 
     async def wheel_gen(self, topic: str, shard: int) -> str | None:
         """What `begin_wheel` was told last; None where no wheel was begun."""
+
+    async def count_commanded(self, shard: int, command_offset: int) -> int:
+        """How many of the shard's rows the command at this offset was the last to change."""
+
+    async def were_due(
+        self, shard: int, command_offset: int, activity_ids: Collection[str]
+    ) -> Mapping[str, int]:
+        """When those of the activities (ids of rows) that the command at this offset has changed
+        were due before it, in ms; what was not due at any time has no entry."""
 
     async def project(
         self, topic: str, shard: int, expected: int, upto: int, changes: Sequence[StatusChange]

@@ -39,14 +39,17 @@ class Rebuild:
         record: Record,
         *,
         input_topics: Collection[str],
+        commands: str,
         token: Callable[[], str],
         await_ms: int,
     ) -> None:
-        """`input_topics` are those whose watermarks the wheel keeps; `await_ms` is how long the
-        result of an attempt is awaited."""
+        """`input_topics` are those whose watermarks the wheel keeps, and `commands` is the one of
+        them whose inputs set timers aside; `await_ms` is how long the result of an attempt is
+        awaited."""
         self._wheel = wheel
         self._record = record
         self._input_topics = frozenset(input_topics)
+        self._commands = commands
         self._token = token
         self._await_ms = await_ms
 
@@ -76,7 +79,7 @@ class Rebuild:
         await self._wheel.wipe(shard, epoch)
         # Before the rows are read: what changes for timers of the last wheel is among them, or does
         # not happen (`scheduler.sweep`).
-        await self._record.begin_wheel(self._input_topics, shard, gen)
+        await self._record.begin_wheel(self._commands, shard, gen)
         async with self._record.snapshot(shard) as snapshot:
             async for timers in snapshot.unfired(CHUNK):
                 await self._wheel.load(shard, epoch, timers)

@@ -20,12 +20,12 @@ become the master, has set aside less often than it had said, and is rebuilt.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from scheduler.activity import FINAL, UNFIRED, ActivityRow, Status
-from scheduler.errors import WheelLostError
+from scheduler.activity import FINAL, STANDING, UNFIRED, ActivityRow, Status
+from scheduler.errors import WheelBehindError, WheelLostError
 from scheduler.ledger import Ledger, timer_of
 from scheduler.ports import MAX_FIND, Aside, Record, Wheel
 from scheduler.timer import Timer
@@ -34,6 +34,9 @@ TOO_LATE, ALREADY_FINAL, UNKNOWN = "too_late", "final", "unknown"
 
 SET_ASIDE = 250
 """Timers set aside in one call: two to three milliseconds of Redis, for which all others wait."""
+
+BEHIND_S, BEHIND_TRIES = 0.02, 50
+"""How long, and how often, it is waited for another topic to reach the wheel."""
 
 Decide = Callable[[Sequence[ActivityRow]], Awaitable[Sequence[ActivityRow]]]
 """What rows that can be changed are to become; those that are not returned stay as they are."""
@@ -56,9 +59,12 @@ class Sweep:
         *,
         offset: int,
         at: int,
+        rest: Callable[[float], Awaitable[None]],
+        doubted: dict[str, str],
     ) -> None:
         """The command stands at `offset` of `topic`, which has been applied to `at`; `others` are
-        the other topics that change rows."""
+        the other topics that change rows. `rest` waits so many seconds; `doubted` is what sweeps
+        of this shard remember of wheels: for one that was begun, the one that was there."""
         self._shard = shard
         self._topic = topic
         self._others = sorted(others)
@@ -67,7 +73,10 @@ class Sweep:
         self.offset = offset
         """Where the command stands."""
         self._at = at
+        self._rest = rest
+        self._doubted = doubted
         self._seen: Aside | None = None
+        self._changed = 0
         self._before: set[str] = set()
         self.tally: Counter[str] = Counter()
         """Activities by what became of them: changed, under the name that `run` was given;
@@ -88,6 +97,7 @@ class Sweep:
         """
         while True:
             rows = await self._record.rows(activity_ids)
+            await self._again_new(rows.values(), became)
             waiting = {
                 row.activity_id: timer
                 for row in rows.values()
@@ -118,7 +128,15 @@ class Sweep:
             await self._still_ours()
             await self._still_there(gen)
         await self._let_go(ledger.removed, ledger.added, after)
-        self._count(activity_ids, rows, became, ledger)
+        changed_here = {change.row.activity_id for change in ledger.changes}
+        self._changed += len(changed_here)
+        # What could not be set aside may have changed since it was read.
+        missed = await self._record.rows([name for name in waiting if name not in changed_here])
+        await self._again_new(missed.values(), became)
+        left = {**rows, **missed}
+        self.tally[became] += len(changed_here)
+        self.tally[UNKNOWN] += len(set(activity_ids)) - len(left)
+        self._count([row for name, row in left.items() if name not in changed_here])
 
     async def again(self, rows: Sequence[ActivityRow], became: str) -> None:
         """Have the wheel know what has become of `rows`, which were changed for this command
@@ -127,19 +145,33 @@ class Sweep:
         Raises as `run` does.
         """
         self._before |= {row.activity_id for row in rows}
+        self._changed += len(rows)
         self.tally[became] += len(rows)
+        # All that made the rows what they are is in the wheel, or their timers were never aside.
         gone = [t for row in rows if row.status is Status.CANCELLED and (t := timer_of(row))]
-        waiting = {
+        await self._let_go(gone, [], {})
+        moved = {
             row.activity_id: t for row in rows if row.status in UNFIRED and (t := timer_of(row))
         }
-        after = await self._reached()
-        _, aside = await self._set_aside(waiting, after)
-        if len(aside) < len(waiting):
-            # It has been sent by now, or is where it was before; and where that is, nobody knows.
-            await self._wheel.forget(self._shard)
-            raise WheelLostError(self._shard, "it may not have moved what was rescheduled")
-        kept = list(waiting.values())
-        await self._let_go([*gone, *kept], kept, after)
+        _, there = await self._set_aside(moved, {})
+        elsewhere = moved.keys() - set(there)
+        were_due: Mapping[str, int] = {}
+        if elsewhere:
+            were_due = await self._record.were_due(self._shard, self.offset, elsewhere)
+        before = {name: replace(moved[name], due_ms=due) for name, due in were_due.items()}
+        # What is not there either has been sent.
+        _, back = await self._set_aside(before, {})
+        places = [*(moved[name] for name in there), *(before[name] for name in back)]
+        await self._let_go(places, [moved[name] for name in (*there, *back)], {})
+
+    async def _again_new(self, rows: Iterable[ActivityRow], became: str) -> None:
+        new = [
+            row
+            for row in rows
+            if row.command_offset == self.offset and row.activity_id not in self._before
+        ]
+        if new:
+            await self.again(new, became)
 
     def final(self, activity_ids: Sequence[str]) -> None:
         """Count those that have come to an end already, and not by this command."""
@@ -153,19 +185,27 @@ class Sweep:
         Raises `OvertakenError` if the wheel has applied it by now, `WheelLostError`, and what the
         stores raise.
         """
+        if await self._record.count_commanded(self._shard, self.offset) > self._changed:
+            # Somebody else was at it, whom this one has not seen.
+            async with self._record.snapshot(self._shard) as snapshot:
+                async for rows in snapshot.commanded(self.offset, MAX_FIND):
+                    await self.again(rows, "")
         left = await self._wheel.aside(self._shard, self._topic)
         for start in range(0, len(left), MAX_FIND):
             aside = left[start : start + MAX_FIND]
-            rows = await self._record.rows([timer.activity_id for timer in aside])
+            current = await self._record.rows([timer.activity_id for timer in aside])
             removed, moved = [], []
             for timer in aside:
-                row = rows.get(timer.activity_id)
-                if row is None or row.command_offset != self.offset:
+                row = current.get(timer.activity_id)
+                if row is None:
                     continue
+                now = timer_of(row) if row.status in UNFIRED else None
+                if now == timer:
+                    continue  # set aside by somebody who was too late to change it
                 removed.append(timer)
-                if row.status in UNFIRED and (now := timer_of(row)):
+                if now is not None:
                     moved.append(now)
-            # It waits for no other topic: theirs wait for this command by now, and what they make
+            # It waits for no other topic: some wait for this command by now, and what theirs make
             # of these timers is the same in either order.
             await self._let_go(removed, moved, {})
         at = await self._wheel.add(
@@ -194,14 +234,23 @@ class Sweep:
         return gen, aside
 
     async def _set_aside_at_once(self, timers: Sequence[Timer], after: Mapping[str, int]) -> Aside:
-        found = await self._wheel.set_aside(
-            self._shard, self._topic, self._at, timers, after=after, seen=self._seen
-        )
-        if found is None:
-            await self._still_ours()
-            raise WheelLostError(self._shard, f"not at {self._at} of {self._topic}")
-        self._seen = found
-        return found
+        tries = 0
+        while True:
+            try:
+                found = await self._wheel.set_aside(
+                    self._shard, self._topic, self._at, timers, after=after, seen=self._seen
+                )
+            except WheelBehindError:
+                # Somebody is between the two stores. Not to begin anew for each of them.
+                tries += 1
+                if tries == BEHIND_TRIES:
+                    raise
+                await self._rest(BEHIND_S)
+                continue
+            if found is None:
+                raise await self._not_there()
+            self._seen = found
+            return found
 
     async def _let_go(
         self, removed: Sequence[Timer], moved: Sequence[Timer], after: Mapping[str, int]
@@ -222,10 +271,16 @@ class Sweep:
                 seen=self._seen,
             )
             if at != self._at:
-                await self._still_ours()
-                raise WheelLostError(self._shard, f"not at {self._at} of {self._topic}")
+                raise await self._not_there()
             if self._seen is not None:
                 self._seen = replace(self._seen, step=self._seen.step + 1)
+
+    async def _not_there(self) -> WheelLostError:
+        """Has the wheel built anew that is not where the record is. Raises `OvertakenError` if the
+        record is further by now."""
+        await self._still_ours()
+        await self._wheel.forget(self._shard)
+        return WheelLostError(self._shard, f"not at {self._at} of {self._topic}")
 
     async def _still_ours(self) -> None:
         if await self._record.watermark(self._topic, self._shard) != self._at:
@@ -237,28 +292,25 @@ class Sweep:
         if gen is None or begun in (None, gen):
             return
         # Who builds a wheel takes the one before away first. So if that is still there, it has come
-        # back in time, or whoever had begun another one had lost the shard already.
+        # back in time, or whoever had begun another one had lost the shard already. And if it has
+        # been built anew since, then by one who does not say so (an older release).
         found = await self._wheel.set_aside(self._shard, self._topic, self._at, [])
         if found is not None and found.gen == gen:
-            await self._wheel.forget(self._shard)
+            if self._doubted.setdefault(begun, gen) == gen:
+                await self._wheel.forget(self._shard)
+            else:
+                await self._record.begin_wheel(self._topic, self._shard, gen, instead_of=begun)
         raise WheelLostError(self._shard, f"generation {gen}, the record has {begun}")
 
-    def _count(
-        self,
-        activity_ids: Sequence[str],
-        rows: Mapping[str, ActivityRow],
-        became: str,
-        ledger: Ledger,
-    ) -> None:
-        self.tally[UNKNOWN] += len(set(activity_ids)) - len(rows)
-        names = {change.row.activity_id for change in ledger.changes}
-        for row in rows.values():
+    def _count(self, rows: Sequence[ActivityRow]) -> None:
+        """Count those that have not been changed."""
+        for row in rows:
             if row.activity_id in self._before:
                 continue
-            if row.activity_id in names or row.command_offset == self.offset:
-                self.tally[became] += 1
+            if row.shard not in (None, self._shard):
+                self.tally[UNKNOWN] += 1
             elif row.status in FINAL:
                 self.tally[ALREADY_FINAL] += 1
-            elif row.status in UNFIRED or row.status is Status.DISPATCHED:
+            elif row.status in STANDING:
                 self.tally[TOO_LATE] += 1
         self.tally = +self.tally

@@ -171,6 +171,7 @@ class MemoryRecord:
         self._controls: dict[tuple[int, Kind, Subject], Control] = {}
         self._versions_of: dict[tuple[str, int], int] = {}
         self._wheels: dict[tuple[str, int], str] = {}
+        self._were_due: dict[tuple[int, int, str], int | None] = {}
         self._plans: dict[str, int] = {}
         self._applied: dict[tuple[int, int], AppliedCommand] = {}
 
@@ -357,6 +358,8 @@ class MemoryRecord:
         for change in changes:
             row = self._rows[change.row.activity_id]
             due_ms, done_ms = change.scheduled_for_ms, change.executed_at_ms
+            if by == "command":
+                self._were_due.setdefault((shard, change.cause, row.id), row.scheduled_for_ms)
             self._put(
                 replace(
                     row,
@@ -380,9 +383,26 @@ class MemoryRecord:
             if of == shard and other != topic
         }
 
-    async def begin_wheel(self, topics: Collection[str], shard: int, gen: str) -> None:
+    async def begin_wheel(
+        self, topic: str, shard: int, gen: str, *, instead_of: str | None = None
+    ) -> None:
         """See `Record.begin_wheel`."""
-        self._wheels.update(((topic, shard), gen) for topic in topics)
+        if instead_of in (None, self._wheels.get((topic, shard))):
+            self._wheels[topic, shard] = gen
+
+    async def count_commanded(self, shard: int, command_offset: int) -> int:
+        """See `Record.count_commanded`."""
+        rows = self._rows.values()
+        return sum(
+            row.command_offset == command_offset and row.source_partition == shard for row in rows
+        )
+
+    async def were_due(
+        self, shard: int, command_offset: int, activity_ids: Collection[str]
+    ) -> Mapping[str, int]:
+        """See `Record.were_due`."""
+        found = ((name, self._were_due.get((shard, command_offset, name))) for name in activity_ids)
+        return {name: due_ms for name, due_ms in found if due_ms is not None}
 
     async def wheel_gen(self, topic: str, shard: int) -> str | None:
         """See `Record.wheel_gen`."""

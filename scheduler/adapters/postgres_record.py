@@ -237,9 +237,23 @@ class PostgresRecord:
         )
         return bool(row and row["moved"])
 
-    async def begin_wheel(self, topics: Collection[str], shard: int, gen: str) -> None:
+    async def begin_wheel(
+        self, topic: str, shard: int, gen: str, *, instead_of: str | None = None
+    ) -> None:
         """See `Record.begin_wheel`."""
-        await self._all("begin_wheel", sorted(topics), shard, gen)
+        await self._all("begin_wheel", topic, shard, gen, instead_of)
+
+    async def count_commanded(self, shard: int, command_offset: int) -> int:
+        """See `Record.count_commanded`."""
+        row = await self._one("count_commanded", shard, command_offset)
+        return 0 if row is None else int(row["activities"])
+
+    async def were_due(
+        self, shard: int, command_offset: int, activity_ids: Collection[str]
+    ) -> Mapping[str, int]:
+        """See `Record.were_due`."""
+        rows = await self._all("were_due", shard, command_offset, ",".join(activity_ids))
+        return {row["id"]: row["due_ms"] for row in rows}
 
     async def wheel_gen(self, topic: str, shard: int) -> str | None:
         """See `Record.wheel_gen`."""

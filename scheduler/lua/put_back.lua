@@ -1,6 +1,6 @@
 -- put_back(aside, meta, field, index, slot_prefix, slot_ms, wake): the input of the topic with watermark
--- `field` has been applied. What was set aside for it and neither removed nor moved was set aside by
--- somebody who was too late, and waits in its slot again.
+-- `field` has been applied. What was set aside for it and neither removed nor moved was not changed, and
+-- waits in its slot again.
 -- Cost: O(timers put back)
 local function put_back(aside, meta, field, index, slot_prefix, slot_ms, wake)
   if redis.call('EXISTS', aside) == 0 or redis.call('HGET', meta, 'aside') ~= field then

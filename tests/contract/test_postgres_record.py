@@ -84,7 +84,7 @@ async def test_a_wheel_is_begun_behind_changes_that_are_under_way(
 ) -> None:
     # Or a change that was permitted before could be committed behind the back of the rebuild.
     async with held(record, admin):
-        beginning = asyncio.create_task(record.begin_wheel([TOPIC], SHARD, "new"))
+        beginning = asyncio.create_task(record.begin_wheel(TOPIC, SHARD, "new"))
         await waiting(admin)
         await admin.execute("update ingested_offsets set last_offset = 3")
     await beginning

@@ -140,7 +140,7 @@ async def test_a_change_for_a_wheel_that_was_lost_is_refused(store: Store) -> No
     # As long as nobody has said which one it is, any will do.
     assert await change(COMMANDS, SHARD, -1, -1, "old")
     for at in (-1, 4):
-        await record.begin_wheel([COMMANDS, TOPIC], SHARD, "new")
+        await record.begin_wheel(COMMANDS, SHARD, "new")
         assert await record.wheel_gen(COMMANDS, SHARD) == "new"
         assert await record.watermark(COMMANDS, SHARD) == at
         assert not await change(COMMANDS, SHARD, at, at + 5, "old")
@@ -149,6 +149,10 @@ async def test_a_change_for_a_wheel_that_was_lost_is_refused(store: Store) -> No
         assert await change(COMMANDS, SHARD, at, at + 5, None)
         assert await change(RESULTS, SHARD, at, at + 5, "old")
         assert await change(COMMANDS, SHARD + 1, at, at + 5, "old")
+    await record.begin_wheel(COMMANDS, SHARD, "newer", instead_of="old")
+    assert await record.wheel_gen(COMMANDS, SHARD) == "new"
+    await record.begin_wheel(COMMANDS, SHARD, "newer", instead_of="new")
+    assert await record.wheel_gen(COMMANDS, SHARD) == "newer"
     await first_batch(record, members(0, 1))
     assert await record.watermark(TOPIC, SHARD) == 0
 
@@ -261,9 +265,31 @@ async def test_what_a_command_has_changed_is_known(store: Store) -> None:
     await changed(record, -1, -1, cancel(await read(record, one.activity_id), 4))
     await changed(record, -1, 4, cancel(await read(record, two.activity_id), 4))
     assert await commanded(4) == {one.activity_id, two.activity_id}
+    assert await record.count_commanded(SHARD, 4) == 2
+    assert await record.count_commanded(SHARD + 1, 4) == 0
     await changed(record, 4, 5, cancel(await read(record, two.activity_id), 5))
     assert await commanded(4) == {one.activity_id}
+    assert await record.count_commanded(SHARD, 4) == 1
     assert await commanded(5) == {two.activity_id}
+
+
+async def test_when_what_a_command_moved_was_due_before_is_known(store: Store) -> None:
+    record = store.record
+    one, two = members(0, 2)
+    await first_batch(record, [one, two])
+    for later_ms in (3_600_000, 7_200_000):
+        row = await read(record, one.activity_id)
+        change = replace(
+            cancel(row, 4), status=Status.SCHEDULED, scheduled_for_ms=DUE_MS + later_ms
+        )
+        await changed(record, -1, -1, change)
+    ids = [one.activity_id, two.activity_id]
+    # As of the first time: what one command does is one change.
+    was = one.scheduled_for_ms
+    assert await record.were_due(SHARD, 4, ids) == {one.activity_id: was}
+    assert await record.were_due(SHARD, 4, {two.activity_id}) == {}
+    assert await record.were_due(SHARD, 5, ids) == {}
+    assert await record.were_due(SHARD + 1, 4, ids) == {}
 
 
 async def read(record: Record, activity_id: str) -> ActivityRow:

@@ -140,7 +140,12 @@ class ShardWorld:
         record: Any = Shaky(self.record, self.pause, without={"snapshot"})
         projection = Projection(SHARD, STATUSES, record, self.kafka)
         rebuild = Rebuild(
-            wheel, record, input_topics=self._inputs, token=self.token, await_ms=self._await_ms
+            wheel,
+            record,
+            input_topics=self._inputs,
+            commands="pod-commands",
+            token=self.token,
+            await_ms=self._await_ms,
         )
         return ShardDispatcher(
             SHARD,
