@@ -28,12 +28,12 @@ from scheduler.planner import NO_ORDERS, postponed_times, rescheduled_times, sch
 from scheduler.policy import OverduePolicy, PacingPolicy
 from scheduler.ports import Outbox, Record, Snapshot, Wheel
 from scheduler.quiet_hours import after
-from scheduler.sweep import OvertakenError, Sweep
+from scheduler.sweep import AT_ONCE, OvertakenError, Sweep
 from schemas.events import PodCommand, is_id
 from schemas.times import millis
 
 SWEPT_AT_ONCE = 1_000
-"""Rows of one statement of a sweep."""
+"""Rows read at once where nothing is done with each."""
 
 _NOTHING_PLANNED = PostPlan()
 _MAX_REASON_CHARS = 200
@@ -170,7 +170,7 @@ class CommandApplier(RowApplier[PodCommand]):
         if command.command != "cancel" or about(command)[0] != "all":
             async for ids in snapshot.matching(selection(command), FINAL, SWEPT_AT_ONCE):
                 sweep.final(ids)
-        async for ids in snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE):
+        async for ids in snapshot.matching(selection(command), STANDING, AT_ONCE):
             await sweep.run(ids, "cancelled", cancelled, reason=reason)
 
     async def _reschedule(self, command: PodCommand, sweep: Sweep, snapshot: Snapshot) -> None:
@@ -226,7 +226,7 @@ class CommandApplier(RowApplier[PodCommand]):
             )
             return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
 
-        async for ids in snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE):
+        async for ids in snapshot.matching(selection(command), STANDING, AT_ONCE):
             rows = await self._record.rows(ids)
             times = await wanted(rows.values())
             late = [

@@ -19,6 +19,7 @@ that are aside in the wheel that there is. One that has gone back in time, as a 
 become the master, has set aside less often than it had said, and is rebuilt.
 """
 
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
@@ -34,6 +35,13 @@ TOO_LATE, ALREADY_FINAL, UNKNOWN = "too_late", "final", "unknown"
 
 SET_ASIDE = 250
 """Timers set aside in one call: two to three milliseconds of Redis, for which all others wait."""
+
+AT_ONCE = 250
+"""Activities changed by one statement. The more, the longer others wait for the processors."""
+
+REST, LONGEST_REST_S = 0.5, 0.1
+"""How long a sweep rests behind each chunk, as a share of what that took, and at most (s): so that
+timers that fall due come first."""
 
 BEHIND_S, BEHIND_TRIES = 0.02, 50
 """How long, and how often, it is waited for another topic to reach the wheel."""
@@ -95,6 +103,7 @@ class Sweep:
 
         Raises `OvertakenError`, `WheelLostError`, and what the stores raise.
         """
+        began_s = time.monotonic()
         while True:
             rows = await self._record.rows(activity_ids)
             await self._again_new(rows.values(), became)
@@ -137,6 +146,7 @@ class Sweep:
         self.tally[became] += len(changed_here)
         self.tally[UNKNOWN] += len(set(activity_ids)) - len(left)
         self._count([row for name, row in left.items() if name not in changed_here])
+        await self._rest(min(LONGEST_REST_S, REST * (time.monotonic() - began_s)))
 
     async def again(self, rows: Sequence[ActivityRow], became: str) -> None:
         """Have the wheel know what has become of `rows`, which were changed for this command
