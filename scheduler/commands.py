@@ -1,6 +1,7 @@
 """Applies `pod-commands` to one shard, exactly once: what operators and clients ask for, and the
 dispatcher's reports of overdue timers."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,7 +29,7 @@ from scheduler.planner import NO_ORDERS, postponed_times, rescheduled_times, sch
 from scheduler.policy import OverduePolicy, PacingPolicy
 from scheduler.ports import Outbox, Record, Snapshot, Wheel
 from scheduler.quiet_hours import after
-from scheduler.sweep import AT_ONCE, OvertakenError, Sweep
+from scheduler.sweep import AT_ONCE, OvertakenError, Sweep, rest_s
 from schemas.events import PodCommand, is_id
 from schemas.times import millis
 
@@ -253,11 +254,13 @@ class CommandApplier(RowApplier[PodCommand]):
         # may have done part of it is told of here as well.
         moved = _moves(command)
         async with self._record.snapshot(self._shard) as snapshot:
-            async for rows in snapshot.commanded(piece[0].offset, SWEPT_AT_ONCE):
+            async for rows in snapshot.commanded(piece[0].offset, AT_ONCE):
+                began_s = time.monotonic()
                 # What has been sent by now, the dispatcher tells.
                 still = (row for row in rows if row.status is not Status.DISPATCHED)
                 statuses = [told(row, _reason(command), postponed=moved) for row in still]
                 await self._outbox.announce(self._shard, statuses)
+                await self._patience.rest(rest_s(time.monotonic() - began_s))
 
     # All others
 

@@ -50,6 +50,11 @@ Decide = Callable[[Sequence[ActivityRow]], Awaitable[Sequence[ActivityRow]]]
 """What rows that can be changed are to become; those that are not returned stay as they are."""
 
 
+def rest_s(worked_s: float) -> float:
+    """How long to rest after so much work."""
+    return min(LONGEST_REST_S, REST * worked_s)
+
+
 class OvertakenError(Exception):
     """Another process has applied the command meanwhile."""
 
@@ -146,7 +151,7 @@ class Sweep:
         self.tally[became] += len(changed_here)
         self.tally[UNKNOWN] += len(set(activity_ids)) - len(left)
         self._count([row for name, row in left.items() if name not in changed_here])
-        await self._rest(min(LONGEST_REST_S, REST * (time.monotonic() - began_s)))
+        await self._rest(rest_s(time.monotonic() - began_s))
 
     async def again(self, rows: Sequence[ActivityRow], became: str) -> None:
         """Have the wheel know what has become of `rows`, which were changed for this command

@@ -1,4 +1,4 @@
-"""Every command that the guides and the runbook show runs, on an engine at work."""
+"""Every command that a page of the docs shows runs, on an engine at work."""
 
 import re
 import shlex
@@ -21,7 +21,12 @@ from tests.integration.worker_bench import send_raw, until
 pytestmark = pytest.mark.timeout(180)
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("controls", "dead-letters", "retention", "runbook")
+GUIDES = ("controls", "dead-letters", "retention", "runbook")
+# These show how commands are put together, and no command to be typed as it is.
+NAMING = {"cli", "events", "capacity"}
+# It is typed word for word by tests/integration/test_tutorial.py.
+ELSEWHERE = {"tutorial"}
+OTHERS = tuple(sorted({page.stem for page in DOCS.glob("*.md")} - {*GUIDES, *NAMING, *ELSEWHERE}))
 
 # Processes that go on until they are ended; each has tests of its own.
 ENDLESS = {"api", "demo", "dispatcher", "executor", "run", "stack", "worker"}
@@ -53,11 +58,20 @@ def filled(word: str, real: Mapping[str, str]) -> str:
     return next((value for form, value in real.items() if re.fullmatch(form, word)), word)
 
 
-@pytest.mark.parametrize("page", PAGES)
+async def test_every_command_that_is_named_is_there() -> None:
+    named = {words[0] for page in NAMING for words in commands_in(page)} - {"--help"}
+    assert len(named) > 15
+    for name in sorted(named):
+        shown = await pod_automation({}, name, "--help")
+        assert shown.code == ExitCode.OK, name
+
+
+@pytest.mark.parametrize("pages", [*((page,) for page in GUIDES), OTHERS], ids=[*GUIDES, "others"])
 async def test_every_command_runs(
-    environment: dict[str, str], settings: Settings, page: str
+    environment: dict[str, str], settings: Settings, pages: tuple[str, ...]
 ) -> None:
-    commands = commands_in(page)
+    commands = [words for page in pages for words in commands_in(page)]
+    commands = [words for at, words in enumerate(commands) if words not in commands[:at]]
     assert len(commands) >= 2
     await ensure_topics(settings)
     ours = environment | {"POD_AUTOMATION_SESSION_TIMEOUT_MS": "1500"}
@@ -93,6 +107,8 @@ async def test_every_command_runs(
         }
         for words in commands:
             typed = [filled(word, real) for word in words]
+            if "--pod" in words and "ID" in words:
+                typed = ["p1" if word == "ID" else word for word in words]
             if words[0] in ASKS and "--yes" not in words:
                 typed.append("--yes")
             outcome = await pod_automation(ours, *typed)
