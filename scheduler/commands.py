@@ -1,7 +1,6 @@
 """Applies `pod-commands` to one shard, exactly once: what operators and clients ask for, and the
 dispatcher's reports of overdue timers."""
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -29,7 +28,8 @@ from scheduler.planner import NO_ORDERS, postponed_times, rescheduled_times, sch
 from scheduler.policy import OverduePolicy, PacingPolicy
 from scheduler.ports import Outbox, Record, Snapshot, Wheel
 from scheduler.quiet_hours import after
-from scheduler.sweep import AT_ONCE, OvertakenError, Sweep, rest_s
+from scheduler.sweep import AT_ONCE, OvertakenError, Sweep
+from scheduler.turns import Turns
 from schemas.events import PodCommand, is_id
 from schemas.times import millis
 
@@ -68,8 +68,10 @@ class CommandApplier(RowApplier[PodCommand]):
         outbox: Outbox,
         patience: Patience | None = None,
         overdue: OverduePolicy | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """See `RowApplier`; `overdue` is the dispatchers' policy."""
+        """See `RowApplier`; `overdue` is the dispatchers' policy. With those of other shards it
+        takes `turns`."""
         super().__init__(
             shard,
             topic,
@@ -83,6 +85,7 @@ class CommandApplier(RowApplier[PodCommand]):
         )
         self._policy = policy
         self._overdue = overdue
+        self._turns = turns or Turns()
         self._last: Sweep | None = None
         self._doubted: dict[str, str] = {}
 
@@ -134,7 +137,8 @@ class CommandApplier(RowApplier[PodCommand]):
             self._wheel,
             offset=item.offset,
             at=at,
-            rest=self._patience.rest,
+            turns=self._turns,
+            patience=self._patience,
             doubted=self._doubted,
         )
         became = "rescheduled" if _moves(command) else "cancelled"
@@ -255,12 +259,11 @@ class CommandApplier(RowApplier[PodCommand]):
         moved = _moves(command)
         async with self._record.snapshot(self._shard) as snapshot:
             async for rows in snapshot.commanded(piece[0].offset, AT_ONCE):
-                began_s = time.monotonic()
                 # What has been sent by now, the dispatcher tells.
                 still = (row for row in rows if row.status is not Status.DISPATCHED)
                 statuses = [told(row, _reason(command), postponed=moved) for row in still]
-                await self._outbox.announce(self._shard, statuses)
-                await self._patience.rest(rest_s(time.monotonic() - began_s))
+                async with self._turns.turn(self._patience):
+                    await self._outbox.announce(self._shard, statuses)
 
     # All others
 

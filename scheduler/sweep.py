@@ -19,7 +19,6 @@ that are aside in the wheel that there is. One that has gone back in time, as a 
 become the master, has set aside less often than it had said, and is rebuilt.
 """
 
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
@@ -28,8 +27,10 @@ from msgspec.structs import replace
 from scheduler.activity import FINAL, STANDING, UNFIRED, ActivityRow, Status
 from scheduler.errors import WheelBehindError, WheelLostError
 from scheduler.ledger import Ledger, timer_of
+from scheduler.patience import Patience
 from scheduler.ports import MAX_FIND, Aside, Record, Wheel
 from scheduler.timer import Timer
+from scheduler.turns import Turns
 
 TOO_LATE, ALREADY_FINAL, UNKNOWN = "too_late", "final", "unknown"
 
@@ -39,20 +40,11 @@ SET_ASIDE = 250
 AT_ONCE = 250
 """Activities changed by one statement. The more, the longer others wait for the processors."""
 
-REST, LONGEST_REST_S = 0.5, 0.1
-"""How long a sweep rests behind each chunk, as a share of what that took, and at most (s): so that
-timers that fall due come first."""
-
 BEHIND_S, BEHIND_TRIES = 0.02, 50
 """How long, and how often, it is waited for another topic to reach the wheel."""
 
 Decide = Callable[[Sequence[ActivityRow]], Awaitable[Sequence[ActivityRow]]]
 """What rows that can be changed are to become; those that are not returned stay as they are."""
-
-
-def rest_s(worked_s: float) -> float:
-    """How long to rest after so much work."""
-    return min(LONGEST_REST_S, REST * worked_s)
 
 
 class OvertakenError(Exception):
@@ -72,12 +64,14 @@ class Sweep:
         *,
         offset: int,
         at: int,
-        rest: Callable[[float], Awaitable[None]],
+        turns: Turns,
+        patience: Patience,
         doubted: dict[str, str],
     ) -> None:
         """The command stands at `offset` of `topic`, which has been applied to `at`; `others` are
-        the other topics that change rows. `rest` waits so many seconds; `doubted` is what sweeps
-        of this shard remember of wheels: for one that was begun, the one that was there."""
+        the other topics that change rows. Its chunks take `turns` with those of others, and
+        `patience` waits; `doubted` is what sweeps of this shard remember of wheels: for one that
+        was begun, the one that was there."""
         self._shard = shard
         self._topic = topic
         self._others = sorted(others)
@@ -86,7 +80,8 @@ class Sweep:
         self.offset = offset
         """Where the command stands."""
         self._at = at
-        self._rest = rest
+        self._turns = turns
+        self._patience = patience
         self._doubted = doubted
         self._seen: Aside | None = None
         self._changed = 0
@@ -108,7 +103,17 @@ class Sweep:
 
         Raises `OvertakenError`, `WheelLostError`, and what the stores raise.
         """
-        began_s = time.monotonic()
+        async with self._turns.turn(self._patience):
+            await self._run(activity_ids, became, decide, reason, pending)
+
+    async def _run(
+        self,
+        activity_ids: Sequence[str],
+        became: str,
+        decide: Decide,
+        reason: str | None,
+        pending: bool,
+    ) -> None:
         while True:
             rows = await self._record.rows(activity_ids)
             await self._again_new(rows.values(), became)
@@ -151,7 +156,6 @@ class Sweep:
         self.tally[became] += len(changed_here)
         self.tally[UNKNOWN] += len(set(activity_ids)) - len(left)
         self._count([row for name, row in left.items() if name not in changed_here])
-        await self._rest(rest_s(time.monotonic() - began_s))
 
     async def again(self, rows: Sequence[ActivityRow], became: str) -> None:
         """Have the wheel know what has become of `rows`, which were changed for this command
@@ -159,6 +163,10 @@ class Sweep:
 
         Raises as `run` does.
         """
+        async with self._turns.turn(self._patience):
+            await self._again(rows, became)
+
+    async def _again(self, rows: Sequence[ActivityRow], became: str) -> None:
         self._before |= {row.activity_id for row in rows}
         self._changed += len(rows)
         self.tally[became] += len(rows)
@@ -186,7 +194,7 @@ class Sweep:
             if row.command_offset == self.offset and row.activity_id not in self._before
         ]
         if new:
-            await self.again(new, became)
+            await self._again(new, became)
 
     def final(self, activity_ids: Sequence[str]) -> None:
         """Count those that have come to an end already, and not by this command."""
@@ -260,7 +268,7 @@ class Sweep:
                 tries += 1
                 if tries == BEHIND_TRIES:
                     raise
-                await self._rest(BEHIND_S)
+                await self._patience.rest(BEHIND_S)
                 continue
             if found is None:
                 raise await self._not_there()

@@ -19,6 +19,7 @@ from scheduler.patience import Patience
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.results import ResultApplier
 from scheduler.settings import Settings
+from scheduler.turns import Turns
 from streams.app import Token, build_app, check_faust, check_replaced, leave, press
 from streams.lane import Lane
 from streams.pump import Applier, PumpLimits
@@ -49,6 +50,7 @@ def appliers(
 ) -> Mapping[str, Callable[[int], Applier]]:
     """For each input topic: what makes an applier of one of its partitions."""
     inputs = posts, results, commands = settings.topics.inputs
+    turns = Turns()
     return {
         posts: lambda partition: PostDetectedApplier(
             partition, posts, policy=settings.policy, record=record, wheel=wheel, outbox=outbox
@@ -71,6 +73,7 @@ def appliers(
             wheel=wheel,
             outbox=outbox,
             overdue=settings.overdue,
+            turns=turns,
         ),
     }
 
