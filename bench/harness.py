@@ -1,14 +1,15 @@
 """What every benchmark gets: servers, sites on them, and how much to do."""
 
+import asyncio
 import logging
 import os
 import re
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import psutil  # type: ignore[import-untyped]
@@ -19,6 +20,7 @@ from bench.results import Figure
 from bench.site import Process, Site, site
 from pod_automation.stack import EmbeddedStack
 from scheduler.settings import ENV_PREFIX
+from scheduler.tasks import ended
 
 SERVERS = tuple(ENV_PREFIX + name for name in ("KAFKA_BOOTSTRAP", "REDIS_URL", "POSTGRES_DSN"))
 
@@ -77,6 +79,20 @@ class Bench:
 
 
 Benchmark = Callable[[Bench], Awaitable[Sequence[Figure]]]
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Endless work, done while something is measured. Raises what it was ended by before, if it
+    was: then nothing was measured."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        early = task.done()
+        await ended(task)
+    if early:
+        task.result()
 
 
 def server_of(info: Mapping[str, object]) -> tuple[str, str]:

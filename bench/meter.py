@@ -56,7 +56,7 @@ class Meter:
 
 
 def seconds_of(pid: int, *, children: bool = True) -> float:
-    """Processor time of a process, and of its children; 0 where it is gone."""
+    """Processor time of a process, and of its children, present and past; 0 where it is gone."""
     try:
         root = psutil.Process(pid)
         processes = [root, *(root.children(recursive=True) if children else ())]
@@ -69,6 +69,9 @@ def seconds_of(pid: int, *, children: bool = True) -> float:
         except psutil.NoSuchProcess:
             continue
         seconds += times.user + times.system
+        if children:
+            # Of those that have ended, such as a server's that rewrites its file.
+            seconds += times.children_user + times.children_system
     return seconds
 
 

@@ -1,12 +1,11 @@
 """How fast the wheels come back after Redis has lost all of them."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 
 from bench import lateness
-from bench.harness import Bench
+from bench.harness import Bench, beside
 from bench.load import World, far_away, insert
 from bench.meter import Spent
 from bench.results import Figure
@@ -76,13 +75,8 @@ async def run(bench: Bench) -> Sequence[Figure]:
 
 async def _beside(site: Site, bench: Bench, world: World) -> lateness.Late:
     """Shard 0 is rebuilt again and again while timers fall due in all the others."""
-    rebuilding = asyncio.create_task(_again_and_again(site))
-    try:
+    async with beside(_again_and_again(site)):
         return await lateness.once(site, world, RATE, bench.of(20, 6), spared=[0])
-    finally:
-        rebuilding.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await rebuilding
 
 
 async def _again_and_again(site: Site) -> None:

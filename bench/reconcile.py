@@ -1,12 +1,10 @@
 """How long the stores take to be held against each other, and whom that holds up."""
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 
 from bench import lateness
-from bench.harness import Bench
+from bench.harness import Bench, beside
 from bench.load import World, far_away, insert
 from bench.results import Figure
 from bench.site import Site
@@ -79,13 +77,8 @@ async def _looked(site: Site) -> float:
 
 
 async def _beside(site: Site, bench: Bench, world: World) -> lateness.Late:
-    comparing = asyncio.create_task(_again_and_again(site))
-    try:
+    async with beside(_again_and_again(site)):
         return await lateness.once(site, world, RATE, bench.of(20, 6))
-    finally:
-        comparing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await comparing
 
 
 async def _again_and_again(site: Site) -> None:
