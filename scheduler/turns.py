@@ -1,4 +1,4 @@
-"""Turns: what many shards have to do at once, done by one after the other, and not all the time."""
+"""Turns: what many shards have to do at once, done by one after the other, with rests."""
 
 import asyncio
 import time

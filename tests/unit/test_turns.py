@@ -78,7 +78,7 @@ async def test_who_is_stopped_holds_up_nobody(victim: str) -> None:
     ]
 
 
-async def test_a_rest_is_as_long_as_the_work_was_and_has_an_end(
+async def test_a_rest_is_in_proportion_to_the_work_and_has_an_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rested: list[float] = []
