@@ -19,6 +19,9 @@ from schemas.times import millis
 
 MAX_ACTOR_CHARS = 200
 
+PROCESSES = 0
+"""The shard that applies what is about a process, and so about no shard."""
+
 
 def is_sweep(command: PodCommand) -> bool:
     """Whether `command` goes through timers that wait (`scheduler.sweep`), by itself; one that is
@@ -36,6 +39,8 @@ def fault(command: PodCommand) -> str | None:
         for name in ("activity_ids", "post_id", "member_id", "pod_id")
         if getattr(command, name)
     ]
+    if (command.command in ("drain", "undrain")) != (command.instance_id is not None):
+        return "instance_id is for drain and undrain, which need it"
     match command.command:
         case "postpone" | "expire":
             if len(command.due_at or ()) != len(command.activity_ids):
@@ -54,12 +59,12 @@ def fault(command: PodCommand) -> str | None:
         case "pause" | "resume":
             if {"activity_ids", "post_id"} & set(named) or len(named) > 1:
                 return "pod_id, or member_id, or neither is allowed"
-        case "opt_out" | "opt_in":
+        case "opt_out" | "opt_in" | "daily_cap":
             if named != ["member_id"]:
                 return "member_id is needed, and nothing else allowed"
-        case "daily_cap":
-            if named != ["member_id"]:
-                return "member_id is needed, and nothing else allowed"
+        case "drain" | "undrain":
+            if named:
+                return "instance_id is needed, and nothing else allowed"
         case "quiet_hours":
             return _quiet_fault(command, named)
         case "policy":
@@ -109,6 +114,8 @@ def about(command: PodCommand) -> tuple[str, str]:
         return "member", command.member_id
     if command.pod_id is not None:
         return "pod", command.pod_id
+    if command.instance_id is not None:
+        return "dispatcher", command.instance_id
     return "all", ""
 
 
@@ -122,16 +129,20 @@ def subject(command: PodCommand) -> Subject:
     """Whom a control is about."""
     if command.member_id is not None:
         return Subject("member", command.member_id)
+    if command.instance_id is not None:
+        return Subject("dispatcher", command.instance_id)
     return EVERYBODY if command.pod_id is None else Subject("pod", command.pod_id)
 
 
 def control(command: PodCommand, offset: int) -> Control:
     """What lasts of `command`, which stands at `offset`."""
     kind: Kind = "opted_out"
-    active = command.command in ("pause", "opt_out")
+    active = command.command in ("pause", "opt_out", "drain")
     value = _value_of(command)
     if command.command in ("pause", "resume"):
         kind = "paused"
+    elif command.command in ("drain", "undrain"):
+        kind = "drained"
     elif command.command == "quiet_hours":
         kind, active = "quiet_hours", value is not None
     elif command.command in ("policy", "daily_cap"):

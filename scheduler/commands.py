@@ -12,6 +12,7 @@ from scheduler.batch import Item
 from scheduler.catch_up import expire, is_report, postpone, redo_report, retold
 from scheduler.change import Done, Redo, RowApplier
 from scheduler.command import (
+    PROCESSES,
     about,
     applied,
     control,
@@ -326,6 +327,11 @@ class CommandApplier(RowApplier[PodCommand]):
                 case "policy" | "quiet_hours" | "daily_cap":
                     controls[command.command, subject(command)] = control(command, item.offset)
                     binding = self._others
+                case "drain" | "undrain":
+                    if self._shard != PROCESSES:
+                        await self._forward(item.record, PROCESSES)
+                        continue
+                    controls["drained", subject(command)] = control(command, item.offset)
                 case "opt_in":
                     controls["opted_out", subject(command)] = control(command, item.offset)
                     ledger.pauses[Subject("opted_out", subject(command).name)] = False

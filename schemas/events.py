@@ -68,6 +68,8 @@ CommandName = Literal[
     "quiet_hours",
     "policy",
     "daily_cap",
+    "drain",
+    "undrain",
     "postpone",
     "expire",
 ]
@@ -202,8 +204,11 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     any hour again. `policy`: from now on the posts of `pod_id` are planned by these delays, this
     jitter and this cap, and by the engine's settings where there are none. `daily_cap`: of
     `member_id` at most so many are planned to fall due in any 24 hours; without it, any number. Of
-    these, what is about
-    a pod, a member or everybody is to be written to every partition.
+    these, what is about a pod, a member or everybody is to be written to every partition.
+
+    `drain` and `undrain`: the dispatcher `instance_id` gives its shards to the others and takes
+    none, until it is taken back. To be written to partition 0 alone: one shard applies them, in
+    order.
 
     `postpone` and `expire` are the dispatcher's, about timers that it has found overdue: those of
     `activity_ids` that still wait, and are still due at the time that stands at the same place in
@@ -222,6 +227,9 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ()
     pod_id: Annotated[Id | None, Meta(description="The pod that it is about.")] = None
     member_id: Annotated[Id | None, Meta(description="The member that it is about.")] = None
+    instance_id: Annotated[
+        Id | None, Meta(description="The dispatcher that it is about, by its instance id.")
+    ] = None
     actor: Annotated[
         Annotated[str, Meta(max_length=MAX_ID_CHARS)] | None,
         Meta(description="Who asks for it; kept for the audit."),

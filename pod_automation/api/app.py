@@ -23,6 +23,8 @@ from pod_automation.api.bodies import (
     ActivityId,
     Cancel,
     DailyCap,
+    Dispatcher,
+    Forget,
     Id,
     Member,
     Policy,
@@ -49,6 +51,7 @@ from pod_automation.client import (
     CommandAnswer,
     ControlState,
     EngagementStats,
+    ForgottenMember,
     HistoryPage,
     PlanPreview,
     PodAutomation,
@@ -72,6 +75,7 @@ ANSWERS: tuple[type[Struct], ...] = (
     CommandAnswer,
     ControlState,
     EngagementStats,
+    ForgottenMember,
     HistoryPage,
     PlanPreview,
     PodPage,
@@ -460,6 +464,38 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
                 )
             )
         return _json(await client.clear_daily_cap(body.member_id, reason=words, wait_s=body.wait_s))
+
+    @app.post("/v1/drain", tags=["act"], responses=_answer("CommandAnswer"))
+    async def drain(body: Dispatcher, caller: Caller = operator) -> Response:
+        """Have a dispatcher give its shards to the others and take none, for maintenance."""
+        client = acting(caller)
+        return _json(
+            await client.drain_dispatcher(body.instance_id, reason=body.reason, wait_s=body.wait_s)
+        )
+
+    @app.post("/v1/undrain", tags=["act"], responses=_answer("CommandAnswer"))
+    async def undrain(body: Dispatcher, caller: Caller = operator) -> Response:
+        """Let a dispatcher have shards again."""
+        client = acting(caller)
+        return _json(
+            await client.undrain_dispatcher(
+                body.instance_id, reason=body.reason, wait_s=body.wait_s
+            )
+        )
+
+    @app.post("/v1/forget-member", tags=["act"], responses=_answer("ForgottenMember"))
+    async def forget_member(body: Forget, caller: Caller = operator) -> Response:
+        """Erase a member from the record, and keep the counts. Nothing is erased while any of its
+        activities is being carried out: then `unfinished` says how many, and it is to be asked for
+        again."""
+        return _json(
+            await acting(caller).forget_member(
+                body.member_id,
+                opt_out_too=body.opt_out_too,
+                reason=body.reason,
+                wait_s=body.wait_s,
+            )
+        )
 
     @app.post("/v1/dead-letters/replay", tags=["act"], responses=_answer("Replayed"))
     async def replay(body: Replay, caller: Caller = operator) -> Response:

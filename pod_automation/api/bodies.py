@@ -129,6 +129,21 @@ class Member(_Command):
     member_id: Id
 
 
+class Forget(_Command):
+    """The member to forget. `reason` is kept, and must not name the member."""
+
+    member_id: Id
+    opt_out_too: bool = Field(
+        default=False, description="Also the opt-out: the next event that names the member counts."
+    )
+
+
+class Dispatcher(_Command):
+    """The dispatcher it is about, by its POD_AUTOMATION_INSTANCE_ID."""
+
+    instance_id: Id
+
+
 class Replay(_Body):
     """The dead letters that are to be sent through the normal door again, by their ids."""
 

@@ -370,6 +370,12 @@ def forget_member(
             "--opt-out-too", help="Also the opt-out: the next event that names the member counts."
         ),
     ] = False,
+    reason: Annotated[
+        str | None,
+        typer.Option(
+            "--reason", metavar="TEXT", help="Why: kept on record, so not to name the member."
+        ),
+    ] = None,
     actor: Actor = None,
     yes: Yes = False,
     timeout_s: Timeout = TIMEOUT_S,
@@ -380,11 +386,12 @@ def forget_member(
     The member is opted out, which cancels what waits. Then a name of chance takes the place of the
     id in all rows, and what was written about them is removed. The opt-out alone keeps the id, or
     the next event would have it planned again. While anything of the member is being carried out
-    nothing is erased: it ends with 1, and is to be run again. Kafka forgets by its retention.
+    nothing is erased: it ends with 1, and is to be run again. Kafka forgets by its retention. That
+    it was done is on record, under that name.
 
     \b
     Example:
-      pod-automation forget-member ann --yes
+      pod-automation forget-member ann --reason "asked by mail" --yes
     """
     from pod_automation.cli.asking import ask, who_asks
     from pod_automation.cli.exit_codes import ExitCode
@@ -394,7 +401,9 @@ def forget_member(
     _confirm(f"Erase member {member} from the record, for good?", yes)
     try:
         done = ask(
-            lambda pods: pods.forget_member(member, opt_out_too=opt_out_too, wait_s=timeout_s),
+            lambda pods: pods.forget_member(
+                member, opt_out_too=opt_out_too, reason=reason, wait_s=timeout_s
+            ),
             actor=actor or who_asks(),
         )
     except NotAppliedError as late:
@@ -420,6 +429,8 @@ def drain(
     off: Annotated[bool, typer.Option("--off", help="Let it have shards again.")] = False,
     reason: Reason = None,
     actor: Actor = None,
+    timeout_s: Timeout = TIMEOUT_S,
+    json_output: AsJson = False,
 ) -> None:
     """Have a dispatcher give its shards to the others and take none, for maintenance of its host.
 
@@ -431,17 +442,20 @@ def drain(
       pod-automation drain host-7 --reason "new kernel"
       pod-automation drain host-7 --off
     """
-    from pod_automation.cli.asking import ask, who_asks
-    from pod_automation.cli.terminal import result
-
     if off:
-        ask(
-            lambda pods: pods.undrain_dispatcher(instance, reason=reason), actor=actor or who_asks()
+        answer = _ask(
+            actor, lambda pods: pods.undrain_dispatcher(instance, reason=reason, wait_s=timeout_s)
         )
-        result(f"dispatcher {instance} may have shards again")
-    else:
-        ask(lambda pods: pods.drain_dispatcher(instance, reason=reason), actor=actor or who_asks())
-        result(f"dispatcher {instance} gives up its shards; `status` shows when it has none")
+        _show(answer, json_output, f"dispatcher {instance} may have shards again")
+        return
+    answer = _ask(
+        actor, lambda pods: pods.drain_dispatcher(instance, reason=reason, wait_s=timeout_s)
+    )
+    _show(
+        answer,
+        json_output,
+        f"dispatcher {instance} gives up its shards; `status` shows when it has none",
+    )
 
 
 def _window(kind: str, text: str | None) -> dict[str, int]:

@@ -13,6 +13,7 @@ from pod_automation.client.sender import Outgoing, default_shard
 from pod_automation.client.stores import Stores
 from scheduler.activity import FINAL, ActivityRow, Status
 from scheduler.adapters.postgres_client import PostgresClient, summed
+from scheduler.command import PROCESSES
 from schemas.codec import InvalidEvent
 from schemas.events import MAX_COMMAND_ACTIVITIES, CommandName
 
@@ -27,6 +28,16 @@ async def to_all(
     shards = range(stores.settings.partitions)
     records = [_made(shard, name, shard, command, fields) for shard in shards]
     return await _answer(stores, command, name, records, wait_s)
+
+
+async def to_process(
+    stores: Stores, command: CommandName, instance_id: str, wait_s: float, **fields: Any
+) -> CommandAnswer:
+    """A command about a process. Raises `NotAppliedError`."""
+    await stores.record(PostgresClient.ping)
+    name = _name(command)
+    record = _made(PROCESSES, name, PROCESSES, command, {"instance_id": instance_id, **fields})
+    return await _answer(stores, command, name, [record], wait_s)
 
 
 async def to_post(

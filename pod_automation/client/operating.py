@@ -1,5 +1,6 @@
 """The part of `PodAutomation` that is for operators: stop, move, see who did what."""
 
+import re
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from pod_automation.client.arguments import a_number, an_activity_id, an_id, seconds
-from pod_automation.client.controlling import to_activities, to_all, to_post
+from pod_automation.client.controlling import to_activities, to_all, to_post, to_process
 from pod_automation.client.errors import InvalidArgumentError, NotFoundError
 from pod_automation.client.history import history
 from pod_automation.client.results import (
@@ -159,28 +160,29 @@ class Operations:
         """Take an `opt_out` back, for posts that come from now on."""
         return await self._to_all("opt_in", None, member_id, wait_s, self._words(reason))
 
-    async def drain_dispatcher(self, instance_id: str, *, reason: str | None = None) -> None:
+    async def drain_dispatcher(
+        self, instance_id: str, *, reason: str | None = None, wait_s: float = CONTROL_WAIT_S
+    ) -> CommandAnswer:
         """Have the dispatcher of this `POD_AUTOMATION_INSTANCE_ID` give its shards to the others,
         in order, and take none, also after a restart, until `undrain_dispatcher`.
 
         For maintenance of its host. It hears of it within a second; nothing is late by it while
-        others run. Needs PostgreSQL alone.
+        others run.
         """
-        await self._drain(instance_id, on=True, reason=reason)
+        return await self._to_process("drain", instance_id, reason, wait_s)
 
-    async def undrain_dispatcher(self, instance_id: str, *, reason: str | None = None) -> None:
+    async def undrain_dispatcher(
+        self, instance_id: str, *, reason: str | None = None, wait_s: float = CONTROL_WAIT_S
+    ) -> CommandAnswer:
         """Let it have shards again."""
-        await self._drain(instance_id, on=False, reason=reason)
-
-    async def _drain(self, instance_id: str, *, on: bool, reason: str | None) -> None:
-        name, words = an_id("instance_id", instance_id), self._words(reason)
-        await self._stores.record(lambda record: record.drain(name, on=on, **words))
+        return await self._to_process("undrain", instance_id, reason, wait_s)
 
     async def forget_member(
         self,
         member_id: str,
         *,
         opt_out_too: bool = False,
+        reason: str | None = None,
         wait_s: float = CONTROL_WAIT_S,
     ) -> ForgottenMember:
         """Erase a member from the record, and keep the counts: a name of chance takes its place.
@@ -189,13 +191,20 @@ class Operations:
         must come to its end: until then nothing is erased, and `unfinished` says how much it is.
         The opt-out itself stays with the member's id, or upstream's next event would have it
         planned again; with `opt_out_too` it goes as well. What Kafka holds is Kafka's to forget.
+        That it was done stays on record under the new name, with `reason`, which must not name the
+        member.
         """
-        await self.opt_out(member_id, wait_s=wait_s)
+        words = self._words(reason)
+        if re.search(rf"(?<!\w){re.escape(member_id)}(?!\w)", reason or ""):
+            raise InvalidArgumentError("reason is kept, so it must not name the member")
+        await self.opt_out(member_id, reason=reason, wait_s=wait_s)
         name = f"forgotten-{secrets.token_hex(8)}"
         unfinished, activities = await self._stores.record(
-            lambda record: record.forget_member(member_id, name, opt_out_too=opt_out_too)
+            lambda record: record.forget_member(member_id, name, opt_out_too=opt_out_too, **words)
         )
-        return ForgottenMember(unfinished=unfinished, activities=activities)
+        return ForgottenMember(
+            unfinished=unfinished, activities=activities, name=None if unfinished else name
+        )
 
     async def set_quiet_hours(
         self,
@@ -373,6 +382,14 @@ class Operations:
             lambda record: record.audit(limit, since=since, reports=reports)
         )
         return [msgspec.convert(each, AuditEntry, from_attributes=True) for each in found]
+
+    async def _to_process(
+        self, command: CommandName, instance_id: str, reason: str | None, wait_s: float
+    ) -> CommandAnswer:
+        words = self._words(reason)
+        an_id("instance_id", instance_id)
+        seconds("wait_s", wait_s)
+        return await to_process(self._stores, command, instance_id, wait_s, **words)
 
     async def _to_all(
         self,

@@ -133,10 +133,12 @@ class CommandAnswer(Result, frozen=True, kw_only=True):
 
 
 class ForgottenMember(Result, frozen=True, kw_only=True):
-    """How many activities of a member were made nobody's; none where some are `unfinished`."""
+    """How many activities of a member were made nobody's, and the `name` that they go by since;
+    none where some are `unfinished`."""
 
     unfinished: int
     activities: int
+    name: str | None = None
 
 
 class ControlState(Result, frozen=True, kw_only=True):

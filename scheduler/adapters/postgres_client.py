@@ -267,19 +267,19 @@ class PostgresClient(PostgresRecord):
         """Ids of pods in order, behind `after`."""
         return [row["pod_id"] for row in await self._all("pods", after, limit)]
 
-    async def drain(
-        self, instance_id: str, *, on: bool, actor: str | None, reason: str | None
-    ) -> None:
-        """Have the dispatcher with this instance id give up its shards, or take part again."""
-        await self._one("drain", instance_id, on, actor, reason)
-
     async def forget_member(
-        self, member_id: str, name: str, *, opt_out_too: bool
+        self,
+        member_id: str,
+        name: str,
+        *,
+        opt_out_too: bool,
+        actor: str | None,
+        reason: str | None,
     ) -> tuple[int, int]:
-        """Put `name` in the place of `member_id` in all of the record, and remove what was written
-        about its activities. Returns how many of these have not come to their end, and then nothing
-        has changed; and how many were renamed."""
-        row = await self._one("forget_member", member_id, name, FINAL, opt_out_too)
+        """Put `name` in the place of `member_id` in all of the record, remove what was written
+        about its activities, and note who asked for it and why. Returns how many of these have not
+        come to their end, and then nothing has changed; and how many were renamed."""
+        row = await self._one("forget_member", member_id, name, FINAL, opt_out_too, actor, reason)
         return (0, 0) if row is None else (row["unfinished"], row["activities"])
 
     async def audit(

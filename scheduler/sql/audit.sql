@@ -1,5 +1,5 @@
--- The last $3 commands, as they were asked for: one that went to several partitions is one; and the
--- last replay of each dead letter. $1 is from when on they were applied (null: any), $2 whether those
+-- The last $3 commands, as they were asked for: one that went to several partitions is one; the last
+-- replay of each dead letter; and the members that were forgotten. $1 is from when on they were applied (null: any), $2 whether those
 -- of dispatchers count.
 with asked as (
     select
@@ -27,10 +27,24 @@ replayed as (
     where $1::timestamptz is null or replayed_at >= $1
     order by replayed_at desc
     limit $3
+),
+
+erased as (
+    select
+        'forget:' || name as command_id, 'forget_member' as command, actor, reason,
+        'member' as scope, name as subject, erased_at as issued_at, erased_at as applied_at,
+        1::bigint as shards, jsonb_build_array(jsonb_build_object('erased', activities))::text as outcomes,
+        null::text as value, '{}'::integer[] as partitions, '{}'::bigint[] as offsets
+    from erasures
+    where $1::timestamptz is null or erased_at >= $1
+    order by erased_at desc
+    limit $3
 )
 
 select * from asked
 union all
 select * from replayed
+union all
+select * from erased
 order by applied_at desc
 limit $3

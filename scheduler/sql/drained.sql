@@ -1,4 +1,4 @@
 -- Whether the dispatcher with instance id $1 (text) is to have no shards.
 select exists (
-    select from controls where partition = -1 and kind = 'drained' and subject = $1 and active
+    select from controls where partition = 0 and kind = 'drained' and subject = $1 and active
 ) as drained

@@ -1,7 +1,7 @@
 -- Put $2 (text, a name of chance) in the place of member $1 (text) wherever the record names it, and
 -- remove what people have written about its activities; nothing of it where any of them has not come to
 -- its end ($3 text[]: the final statuses). The opt-out that binds the planner stays, unless $4 (boolean).
--- One row: `unfinished`, `activities`, `commands`.
+-- $5 actor and $6 reason are noted under the new name. One row: `unfinished`, `activities`, `commands`.
 with
     unfinished as (
         select count(*) as rows
@@ -31,6 +31,11 @@ with
         delete from controls
         where scope = 'member' and subject = $1 and (kind <> 'opted_out' or $4)
             and (select yes from allowed)
+    ),
+    noted as (
+        insert into erasures (name, actor, reason, activities)
+        select $2, $5, $6, (select count(*) from renamed)
+        where (select yes from allowed)
     )
 select
     (select rows from unfinished) as unfinished,

@@ -177,6 +177,45 @@ async def test_rules_for_a_pod_and_a_member(
         await expect(page.get_by_text("member ann has no daily cap")).to_be_visible(timeout=WAIT_MS)
 
 
+@pytest.mark.usefixtures("engine")
+async def test_a_dispatcher_is_drained_and_a_member_forgotten(
+    environment: dict[str, str], settings: Settings
+) -> None:
+    async with served(environment) as address, asked(address) as api, opened(address) as page:
+        await planned(api, settings, "x", 3)
+        await page.goto(f"{address}#/controls")
+        await page.get_by_role("button", name="Drain a dispatcher").click()
+        await page.get_by_label("Its POD_AUTOMATION_INSTANCE_ID").fill("host-7")
+        await page.get_by_label("Why?").fill("new kernel")
+        await page.get_by_role("button", name="Do it").click()
+        row = page.get_by_role("row", name="dispatcher host-7")
+        await expect(row.get_by_role("cell", name="new kernel")).to_be_visible(timeout=WAIT_MS)
+        await row.get_by_role("button", name="Take part again").click()
+        await page.get_by_role("button", name="Do it").click()
+        await expect(page.get_by_text("may have shards again")).to_be_visible(timeout=WAIT_MS)
+        await expect(row).to_have_count(0)
+
+        await page.goto(f"{address}#/member/ann")
+        await page.get_by_role("button", name="Forget").click()
+        again = page.get_by_label("The id of the member, once more")
+        await again.fill("bob")
+        await page.get_by_role("button", name="Do it").click()
+        # Not with another one's.
+        await expect(page.get_by_role("dialog")).to_be_visible()
+        assert await again.evaluate("input => input.validity.patternMismatch")
+        await again.fill("ann")
+        await page.get_by_label("Erase the opt-out as well").check()
+        await page.get_by_role("button", name="Do it").click()
+        await expect(page.get_by_text("The member is forgotten: 1 activity goes")).to_be_visible(
+            timeout=WAIT_MS
+        )
+        assert (await api.get("/v1/controls")).json() == {"controls": []}
+        await page.get_by_role("link", name="Audit").click()
+        row = page.get_by_role("row", name="forget member")
+        await expect(row.get_by_role("cell", name="1 erased")).to_be_visible()
+        assert {row["member_id"] for row in (await rows(settings)).values()} > {"bob", "cyd"}
+
+
 async def test_a_dispatcher_dies_while_somebody_looks(
     environment: dict[str, str], engine: dict[str, EngineProcess]
 ) -> None:

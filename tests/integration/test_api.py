@@ -132,6 +132,43 @@ async def test_all_of_it_by_http(environment: dict[str, str], settings: Settings
         assert len(seen["live"]["series"]) == 60
 
 
+async def test_a_dispatcher_is_drained_and_a_member_forgotten_by_http(
+    environment: dict[str, str], settings: Settings
+) -> None:
+    async with engine(environment), served(environment) as address, asked(address) as api:
+        assert (await api.post("/v1/posts", json=an_event("x", ["a", "b"]))).status_code == 200
+
+        async def planned() -> bool:
+            return len(await rows(settings)) == 2
+
+        await until(planned)
+        why = {"instance_id": "host-7", "reason": "new kernel"}
+        drained = await api.post("/v1/drain", json=why)
+        assert (drained.status_code, drained.json()["shards"]) == (200, 1)
+        (control,) = (await api.get("/v1/controls")).json()["controls"]
+        assert (control["kind"], control["subject"]) == ("drained", "host-7")
+        assert (await api.post("/v1/undrain", json=why)).status_code == 200
+        assert (await api.get("/v1/controls")).json() == {"controls": []}
+
+        named = await api.post("/v1/forget-member", json={"member_id": "a", "reason": "a asked"})
+        assert (named.status_code, "must not name" in named.text) == (422, True)
+        done = (
+            await api.post("/v1/forget-member", json={"member_id": "a", "reason": "by mail"})
+        ).json()
+        assert (done["activities"], done["unfinished"]) == (1, 0)
+        assert {row["member_id"] for row in (await rows(settings)).values()} == {"b", done["name"]}
+        (control,) = (await api.get("/v1/controls")).json()["controls"]
+        assert (control["kind"], control["subject"]) == ("opted_out", "a")
+        audit = (await api.get("/v1/audit")).json()["commands"]
+        assert [(each["command"], each["subject"], each["reason"]) for each in audit] == [
+            ("forget_member", done["name"], "by mail"),
+            ("opt_out", done["name"], None),
+            ("undrain", "host-7", "new kernel"),
+            ("drain", "host-7", "new kernel"),
+        ]
+        assert {each["actor"] for each in audit} == {"api:otto"}
+
+
 async def test_dead_letters_by_http(environment: dict[str, str], settings: Settings) -> None:
     async with engine(environment), served(environment) as address, asked(address) as api:
         async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
@@ -197,6 +234,8 @@ async def test_who_may_not_is_told_so(environment: dict[str, str]) -> None:
         ("POST", "/v1/pause", {"pod_id": "p\n"}, 422),
         ("POST", "/v1/reschedule", {"post_id": "x"}, 422),
         ("POST", "/v1/posts", {"event_id": "e"}, 422),
+        ("POST", "/v1/drain", {}, 422),
+        ("POST", "/v1/forget-member", {"pod_id": "p"}, 422),
         ("GET", f"/v1/activities/{NOBODYS}", None, 404),
         ("GET", "/v1/activities?pod_id=p&after=nonsense", None, 422),
         ("GET", "/v1/activities", None, 422),

@@ -465,10 +465,18 @@ async def test_a_member_is_forgotten_and_the_counts_stay(
         await until(is_out)
         early = await pod_automation(environment, "forget-member", "a", "--yes")
         assert early.code == ExitCode.NO
+        assert "forget_member" not in {each.command for each in await pods.get_audit()}
         assert "1 activity of member a are being carried out" in early.err
         assert {row["member_id"] for row in (await rows(settings)).values()} == {"a", "b"}
         await pods.mark_activity_executed(out, success=False, wait_s=30)
-        told = await pod_automation(environment, "forget-member", "a", "--yes")
+        named = await pod_automation(
+            environment, "forget-member", "a", "--yes", "--reason", "since a asked"
+        )
+        assert named.code == ExitCode.USAGE
+        assert "must not name the member" in named.err
+        told = await pod_automation(
+            environment, "forget-member", "a", "--yes", "--reason", "by mail", "--actor", "otto"
+        )
         assert told.out == "member a is forgotten; 2 activities are nobody's now\n"
         found = await rows(settings)
         (name,) = {row["member_id"] for row in found.values()} - {"b"}
@@ -479,6 +487,8 @@ async def test_a_member_is_forgotten_and_the_counts_stay(
         assert await pods.update_member_engagement_metrics(name, 1) == 2
         subjects = {each.subject for each in await pods.get_audit() if each.scope == "member"}
         assert subjects == {name}
+        (erased,) = (each for each in await pods.get_audit() if each.command == "forget_member")
+        assert (erased.actor, erased.reason, erased.outcome) == ("otto", "by mail", {"erased": 2})
         # The opt-out holds: nothing is planned for the member any more, nor anew.
         await publish(environment, "x", ["a", "b"])
         await publish(environment, "z", ["a"])
@@ -495,7 +505,9 @@ async def test_a_dispatcher_is_drained_and_takes_part_again(
         return EngineProcess("dispatcher", {**environment, **more})
 
     one, other = named("one"), named("other")
+    worker = EngineProcess("worker", environment)
     try:
+        await worker.start()
         await one.start()
         await other.start()
 
@@ -524,8 +536,20 @@ async def test_a_dispatcher_is_drained_and_takes_part_again(
         assert await one_of_them()
         await pod_automation(environment, "drain", "one", "--off")
         await until(both)
+        async with PodAutomation(settings) as pods:
+            undrained, drained = await pods.get_audit()
+        assert (drained.command, undrained.command) == ("drain", "undrain")
+        for each in (drained, undrained):
+            assert (each.scope, each.subject, set(each.offsets)) == ("dispatcher", "one", {0})
+        assert drained.reason == "new kernel"
         assert await one.stop() == ExitCode.OK
+        # Nobody applies it now: it says so.
+        await worker.kill()
+        late = await pod_automation(environment, "drain", "other", "--timeout", "0")
+        assert late.code == ExitCode.NO
+        assert "is a worker running?" in late.err
     finally:
+        await worker.kill()
         await one.kill()
         await other.kill()
 

@@ -99,6 +99,9 @@ async def test_all_that_runs_for_long_needs_no_more(
             ("clear", "--yes"),
             ("prune", "--json"),
             ("dead-letters", "list"),
+            ("drain", "one"),
+            ("forget-member", "a", "--yes"),
+            ("audit", "--ndjson"),
         ):
             outcome = await pod_automation(restricted, *command)
             assert outcome.code == 0, (command, outcome.err)

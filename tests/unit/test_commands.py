@@ -158,6 +158,9 @@ LATER: dict[str, Any] = {"status": Status.SCHEDULED, "scheduled_for_ms": NOW_MS 
         ("opt_out", {}, "member_id is needed"),
         ("opt_out", {"member_id": X, "pod_id": "pod"}, "member_id is needed"),
         ("opt_in", {"pod_id": "pod"}, "member_id is needed"),
+        ("drain", {}, "instance_id is for drain and undrain, which need it"),
+        ("undrain", {"instance_id": "one", "pod_id": "pod"}, "nothing else allowed"),
+        ("cancel", {"instance_id": "one"}, "instance_id is for drain and undrain"),
         ("reschedule", {"activity_ids": (X,)}, "as many due_at"),
         ("reschedule", {"post_id": "post"}, "shift_ms, are needed"),
         ("reschedule", {"shift_ms": 5}, "shift_ms, are needed"),
@@ -253,6 +256,29 @@ async def test_what_is_pending_of_who_has_opted_out_is_cancelled(command: str) -
     assert site.record.table[Y].status is Status.SCHEDULED
     await send(site, 0, "opt_in", member_id="ann")
     assert not site.record.controls[0, "opted_out", Subject("member", "ann")].active
+
+
+async def test_a_drain_lasts_until_it_is_taken_back() -> None:
+    site = Site()
+    await site.open(0)
+    await send(site, 0, "drain", instance_id="one", actor="ann", reason="new kernel")
+    control = site.record.controls[0, "drained", Subject("dispatcher", "one")]
+    assert (control.active, control.actor, control.reason) == (True, "ann", "new kernel")
+    await send(site, 0, "undrain", instance_id="one")
+    assert not site.record.controls[0, "drained", Subject("dispatcher", "one")].active
+    assert [(each.command, each.scope, each.name) for each in site.record.applied.values()] == [
+        ("drain", "dispatcher", "one"),
+        ("undrain", "dispatcher", "one"),
+    ]
+
+
+async def test_a_drain_in_another_shard_goes_to_the_first() -> None:
+    site = Site()
+    await site.open(0, 1)
+    await send(site, 1, "drain", instance_id="one")
+    assert site.forwarded == [0]
+    assert set(site.record.controls) == {(0, "drained", Subject("dispatcher", "one"))}
+    assert {shard for shard, _ in site.record.applied} == {0}
 
 
 async def test_a_sweep_is_in_the_audit_and_others_too() -> None:

@@ -74,6 +74,7 @@ async function api(path, body) {
   return found;
 }
 
+const literally = (text) => text.replace(/[\\^$.*+?()[\]{}|\/]/g, "\\$&");
 const query = (fields) => new URLSearchParams(Object.entries(fields).filter(([, value]) => value)).toString();
 
 function tell(text, bad = false) {
@@ -94,7 +95,7 @@ function ask(what, more, { risky = false, fields = [] } = {}) {
   const inputs = [...fields, { name: "reason", label: "Why? (kept on record)", maxlength: 200 }].map((field) =>
     h("label", { class: "field" }, field.label,
       h("input", { name: field.name, type: field.type ?? "text", required: field.required, maxlength: field.maxlength,
-        min: field.min, step: field.step, value: field.value, autocomplete: "off" })));
+        pattern: field.pattern, title: field.title, min: field.min, step: field.step, value: field.value, autocomplete: "off" })));
   document.querySelector("#asking-fields").replaceChildren(...inputs);
   asking.returnValue = "no";
   asking.showModal();
@@ -102,7 +103,7 @@ function ask(what, more, { risky = false, fields = [] } = {}) {
     asking.addEventListener("close", () => {
       if (asking.returnValue !== "yes") return resolve(null);
       const entered = {};
-      for (const input of asking.querySelectorAll("input")) entered[input.name] = input.value.trim() || null;
+      for (const input of asking.querySelectorAll("input")) entered[input.name] = input.type === "checkbox" ? input.checked : input.value.trim() || null;
       resolve(entered);
     }, { once: true });
   });
@@ -162,6 +163,17 @@ const pace = (id) =>
         like_cap: entered.cap === null ? null : Number(entered.cap), like_cap_window_ms: entered.cap === null ? null : 3600000,
       }),
     });
+
+const forgotten = ({ unfinished, activities, name }) =>
+  unfinished ? `Nothing is erased yet: ${number(unfinished)} are being carried out. Ask again when they have come to their end.`
+    : `The member is forgotten: ${number(activities)} ${activities === 1 ? "activity goes" : "activities go"} by the name ${name} now.`;
+
+const forget = (id) =>
+  control("Forget", `Erase member ${id} from the record, for good?`, "The member is opted out, which cancels what waits; then a name of chance takes the place of the id. The counts stay, and so does the reason, which must not name the member.",
+    "forget-member", { member_id: id }, forgotten, { risky: true,
+      fields: [{ name: "again", label: "The id of the member, once more", required: true, pattern: literally(id), title: `Type ${id}` },
+        { name: "too", label: "Erase the opt-out as well: the next post that names the member counts", type: "checkbox" }],
+      made: ({ too }) => ({ opt_out_too: too }) });
 
 // Pictures
 
@@ -310,7 +322,8 @@ async function member(id) {
         () => `member ${id} has a daily cap`, { fields: [{ name: "cap", label: "Engagements in 24 hours", type: "number", min: 1, step: 1, required: true, value: "10" }], made: ({ cap }) => ({ cap: Number(cap) }) }),
       out
         ? control("Opt in", `Have member ${id} take part again?`, "For posts that come from now on.", "opt-in", { member_id: id }, () => `member ${id} takes part again`)
-        : control("Opt out", `Have member ${id} do nothing any more?`, "What waits is cancelled, and what comes is skipped.", "opt-out", { member_id: id }, (answer) => `member ${id} has opted out; ${came(answer)}`, { risky: true })),
+        : control("Opt out", `Have member ${id} do nothing any more?`, "What waits is cancelled, and what comes is skipped.", "opt-out", { member_id: id }, (answer) => `member ${id} has opted out; ${came(answer)}`, { risky: true }),
+      forget(id)),
     activities(page, "those that are due last first"),
   ];
 }
@@ -369,7 +382,7 @@ async function controls() {
         const body = each.scope === "all" ? { everybody: true } : { [`${each.scope}_id`]: each.subject };
         const name = each.scope === "all" ? "everything" : `${each.scope} ${each.subject}`;
         return [rule(each), page ? link(page, each.subject, name) : name, time(each.issued_at), each.actor ?? "", each.reason ?? "",
-          each.kind === "drained" ? "pod-automation drain … --off"
+          each.kind === "drained" ? control("Take part again", `Let ${name} have shards again?`, "It takes its share from the others.", "undrain", { instance_id: each.subject }, () => `${name} may have shards again`)
           : each.kind === "paused" ? stopping(name, body, true)
           : each.kind === "quiet_hours" ? control("Remove", `Remove the quiet hours of ${name}?`, "For what is planned from now on.", "quiet-hours", body, () => `${name} has no quiet hours`)
           : each.kind === "daily_cap" ? control("Remove", `Have no daily cap of ${name} any more?`, "For posts that come from now on.", "daily-cap", body, () => `${name} has no daily cap`)
@@ -377,6 +390,9 @@ async function controls() {
           : control("Opt in", `Have ${name} take part again?`, "For posts that come from now on.", "opt-in", body, () => `${name} takes part again`)];
       }), "Nobody is paused, nobody has opted out, and no pod has rules of its own."),
     section("Stop a pod, or a member", form("pod"), form("member")),
+    section("Maintenance of a host", h("p", { class: "buttons" }, control("Drain a dispatcher", "Have a dispatcher give up its shards?", "The others take them, and it gets none until it may take part again, also after a restart. Others must run, or nothing is sent.",
+      "drain", {}, (answer) => "The dispatcher gives up its shards; the overview shows when it has none.", { risky: true,
+        fields: [{ name: "instance", label: "Its POD_AUTOMATION_INSTANCE_ID", required: true, maxlength: 200 }], made: ({ instance }) => ({ instance_id: instance }) }))),
   ];
 }
 
@@ -409,7 +425,7 @@ async function audit() {
     h("h1", {}, "Audit"),
     table("the last commands, the newest first", [["applied", "time"], ["command", ""], ["about", "id"], ["by", ""], ["why", ""], ["came of it", ""]],
       commands.map((each) => [time(each.applied_at), words(each.command),
-        each.scope === "dead_letter" ? link("letters", "", `dead letter ${each.subject}`) : each.subject ? link(each.scope, each.subject, `${each.scope} ${each.subject}`) : each.scope,
+        each.scope === "dead_letter" ? link("letters", "", `dead letter ${each.subject}`) : !each.subject ? each.scope : PAGES[each.scope] ? link(each.scope, each.subject, `${each.scope} ${each.subject}`) : `${each.scope} ${each.subject}`,
         each.actor ?? "", each.reason ?? "",
         Object.entries(each.outcome).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${words(name)}`).join(", ")]),
       "Nobody has asked for anything."),
