@@ -197,6 +197,7 @@ class RowApplier(Generic[EventT]):
                 ledger.changes,
                 by=self._by,
                 decided_by=ledger.decided_by,
+                plans=ledger.plans,
                 verdict=ledger.verdict,
             )
             if seen is not None:

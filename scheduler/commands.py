@@ -25,10 +25,19 @@ from scheduler.controls import OPTED_OUT, Orders, Subject, Verdict
 from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import plain
 from scheduler.patience import Patience
-from scheduler.planner import NO_ORDERS, postponed_times, rescheduled_times, scheduled_times
+from scheduler.planner import (
+    DAY_MS,
+    NO_DAYS,
+    NO_ORDERS,
+    days_of,
+    postponed_times,
+    rescheduled_times,
+    scheduled_times,
+)
 from scheduler.policy import OverduePolicy, PacingPolicy
 from scheduler.ports import Outbox, Record, Snapshot, Wheel
 from scheduler.quiet_hours import after
+from scheduler.stagger import CappedTimes
 from scheduler.sweep import AT_ONCE, OvertakenError, Sweep
 from scheduler.turns import Turns
 from schemas.events import PodCommand, is_id
@@ -38,17 +47,18 @@ SWEPT_AT_ONCE = 1_000
 """Rows read at once where nothing is done with each."""
 
 _NOTHING_PLANNED = PostPlan()
+_BINDING = ("policy", "quiet_hours", "daily_cap", "opt_in")
 _MAX_REASON_CHARS = 200
 
 
 class CommandApplier(RowApplier[PodCommand]):
     """See `RowApplier`.
 
-    `schedule` plans rows that are still pending, in the order given, from the moment it is applied.
-    `dispatch` makes a timer due at once if it still waits. Both leave alone what is further on, and
-    cancel what is pending of members who have opted out. `postpone` and `expire` count for rows
-    that wait and are due at the very time that the dispatcher has reported, so that copies of a
-    report, and what has been overtaken, do nothing.
+    `schedule` plans rows that are still pending, in the order given, from the moment it is applied,
+    by the rules that hold for events. `dispatch` makes a timer due at once if it still waits. Both
+    leave alone what is further on, and cancel what is pending of members who have opted out.
+    `postpone` and `expire` count for rows that wait and are due at the very time that the
+    dispatcher has reported, so that copies of a report, and what has been overtaken, do nothing.
 
     `cancel`, `reschedule` and `opt_out` go through what they are about, whatever its number
     (`scheduler.sweep`): they cost what matches, and nobody is told that something was cancelled
@@ -95,8 +105,11 @@ class CommandApplier(RowApplier[PodCommand]):
         for item in items:
             if _is_sweep(item):
                 runs += [[item], []]
-            else:
-                runs[-1].append(item)
+                continue
+            runs[-1].append(item)
+            if item.event is not None and item.event.command in _BINDING:
+                # What comes behind it is decided by it.
+                runs.append([])
         return [run for run in runs if run]
 
     def _ids(self, event: PodCommand) -> Sequence[str]:
@@ -278,6 +291,7 @@ class CommandApplier(RowApplier[PodCommand]):
         }
         plans: dict[str, PostPlan] = {}
         orders = NO_ORDERS
+        days = NO_DAYS
         now_ms = 0
         if rows:
             posts = {row.post_id for row in rows.values()}
@@ -287,6 +301,12 @@ class CommandApplier(RowApplier[PodCommand]):
             orders = await self._record.orders(self._topic, self._shard, members, pods)
             # By the clock that will say when they are due.
             now_ms = await self._wheel.now_ms()
+            if orders.caps:
+                # Read after how many plans there were: those that come meanwhile are refused.
+                caps, from_ms = list(orders.caps), now_ms - DAY_MS
+                times = await self._record.member_times(caps, from_ms)
+                orders = msgspec.structs.replace(orders, times=times)
+                days = days_of(orders, caps)
         controls = {}
         done = []
         binding: Collection[str] = ()
@@ -305,7 +325,7 @@ class CommandApplier(RowApplier[PodCommand]):
                 continue
             match command.command:
                 case "schedule":
-                    self._schedule(command, item.offset, ledger, plans, orders, now_ms)
+                    self._schedule(command, item.offset, ledger, plans, orders, days, now_ms)
                 case "dispatch":
                     await self._dispatch(item, command, ledger, orders.opted_out, now_ms)
                 case "postpone":
@@ -348,6 +368,7 @@ class CommandApplier(RowApplier[PodCommand]):
         ledger: Ledger,
         plans: dict[str, PostPlan],
         orders: Orders,
+        days: Mapping[str, CappedTimes],
         now_ms: int,
     ) -> None:
         rows: dict[str, list[ActivityRow]] = {}
@@ -369,8 +390,10 @@ class CommandApplier(RowApplier[PodCommand]):
                 policy = replace(policy, like_cap=command.like_cap)
             plan = plans.get(post_id, _NOTHING_PLANNED)
             likes: list[int] = []
-            for row, due_ms in scheduled_times(pending, policy, plan, now_ms, orders):
+            for row, due_ms in scheduled_times(pending, policy, plan, now_ms, orders, days):
                 self._plan(row, due_ms, offset, ledger)
+                if row.member_id in days:
+                    ledger.plans[row.member_id] = orders.plans[row.member_id]
                 if row.engagement_type == "like":
                     likes.append(due_ms)
             plans[post_id] = PostPlan(

@@ -33,6 +33,8 @@ class Ledger:
         self.ignored: Counter[str] = Counter()
         self.decided_by: int | None = None
         """The version of the orders that the changes depend on, if on any."""
+        self.plans: dict[str, int] = {}
+        """Of members with a daily cap for whom it plans: how many plans there were before."""
         self.pauses: dict[Subject, bool] = {}
         """Who is paused from now on, or is no longer."""
         self.verdict = NO_VERDICT

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from schemas.ids import activity_id
 from schemas.times import LATEST_MS, millis
 
 NO_ORDERS = Orders()
+NO_DAYS: Mapping[str, CappedTimes] = MappingProxyType({})
 
 DAY_MS = 86_400_000
 
@@ -47,11 +49,7 @@ def plan(
     base_ms = millis(event.detected_at)
     policy = orders.policy(event.pod_id, policy)
 
-    days = {
-        name: CappedTimes(orders.times.get(name, ()), cap, DAY_MS)
-        for name, cap in orders.caps.items()
-        if name in members
-    }
+    days = days_of(orders, members)
 
     def planned(
         engagement_type: EngagementType, window: DelayWindow, capped: CappedTimes | None
@@ -109,6 +107,17 @@ def _placed(
     return due_ms
 
 
+def days_of(orders: Orders, members: Iterable[str]) -> Mapping[str, CappedTimes]:
+    """By member with a daily cap: what falls due of theirs, to which whoever plans adds."""
+    if not orders.caps:
+        return {}
+    return {
+        name: CappedTimes(orders.times.get(name, ()), cap, DAY_MS)
+        for name in members
+        if (cap := orders.caps.get(name)) is not None
+    }
+
+
 def planned_for(orders: Orders, activities: Iterable[PlannedActivity]) -> Orders:
     """`orders` after `activities` were planned: they count for the caps of their members."""
     if not orders.caps:
@@ -126,10 +135,12 @@ def scheduled_times(
     existing: PostPlan,
     base_ms: int,
     orders: Orders = NO_ORDERS,
+    days: Mapping[str, CappedTimes] = NO_DAYS,
 ) -> Iterator[tuple[ActivityRow, int]]:
     """When pending rows of one post, in the order given, are to fall due (ms), likes first.
 
-    As `plan` does it for members, with `base_ms` in the place of `detected_at`.
+    As `plan` does it for members, with `base_ms` in the place of `detected_at`. `days` are those of
+    members with a daily cap (`days_of`); what is placed counts there from then on.
     """
 
     def due_ms(row: ActivityRow, delay: int, quiet: Sequence[QuietHours]) -> int:
@@ -140,11 +151,12 @@ def scheduled_times(
     for index, row in enumerate(likes):
         delay = delay_ms(policy.like, index, len(likes), seed_of(row.activity_id))
         quiet = orders.quiet_for(row.pod_id, row.member_id)
-        yield row, _placed(capped, due_ms(row, delay, quiet), quiet)
+        yield row, _placed(capped, due_ms(row, delay, quiet), quiet, days.get(row.member_id))
     comments = [row for row in rows if row.engagement_type == "comment"]
     for index, row in enumerate(comments):
         delay = delay_ms(policy.comment, index, len(comments), seed_of(row.activity_id))
-        yield row, due_ms(row, delay, orders.quiet_for(row.pod_id, row.member_id))
+        quiet = orders.quiet_for(row.pod_id, row.member_id)
+        yield row, _placed(None, due_ms(row, delay, quiet), quiet, days.get(row.member_id))
 
 
 def postponed_times(

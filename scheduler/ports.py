@@ -413,6 +413,7 @@ class Record(Protocol):
         *,
         by: Literal["result", "command"],
         decided_by: int | None = None,
+        plans: Mapping[str, int] = NO_PLANS,
         verdict: Verdict = NO_VERDICT,
         wheel_gen: str | None = None,
     ) -> Mapping[str, int] | None:
@@ -422,8 +423,9 @@ class Record(Protocol):
         Rows without a shard get this one. Returns the watermarks that the shard's other topics
         had: what these have changed may be what the changes follow from. None when the watermark
         is not at `expected`, when `decided_by` is not the last version of the topic's `Orders`,
-        when a row is no longer as it was read, or when the shard's wheel is not that of `wheel_gen`
-        any more; then nothing has changed. `upto` may be `expected`. Raises `DataRefusedError`.
+        when `plans` are not those of the `Orders` any more (as in `apply_plan`), when a row is no
+        longer as it was read, or when the shard's wheel is not that of `wheel_gen` any more; then
+        nothing has changed. `upto` may be `expected`. Raises `DataRefusedError`.
         """
 
     async def begin_wheel(

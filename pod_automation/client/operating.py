@@ -289,7 +289,7 @@ class Operations:
         """Plan at most `cap` engagements of a member to fall due in any 24 hours, over all pods.
 
         What would be one too many comes later. It counts what is planned and what was sent; what is
-        planned stays. It holds for posts that come from now on.
+        planned stays. It holds for posts that come, and rows that are scheduled, from now on.
         """
         a_number("cap", cap, 1, MAX_DAILY_CAP)
         return await self._to_all(

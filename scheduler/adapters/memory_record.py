@@ -331,6 +331,7 @@ class MemoryRecord:
         *,
         by: Literal["result", "command"],
         decided_by: int | None = None,
+        plans: Mapping[str, int] = NO_PLANS,
         verdict: Verdict = NO_VERDICT,
         wheel_gen: str | None = None,
     ) -> Mapping[str, int] | None:
@@ -343,8 +344,12 @@ class MemoryRecord:
                 raise DataRefusedError("NUL in an error")
         if wheel_gen and self._wheels.get((topic, shard), wheel_gen) != wheel_gen:
             return None
+        if any(self._plans.get(name) != count for name, count in plans.items()):
+            return None
         if not self._swap(topic, shard, expected, upto, decided_by):
             return None
+        for name in plans:
+            self._plans[name] += 1
         for control in verdict.controls:
             self._controls[shard, control.kind, control.subject] = control
             if control.kind == "daily_cap" and control.active:

@@ -193,6 +193,7 @@ class PostgresRecord:
         *,
         by: Literal["result", "command"],
         decided_by: int | None = None,
+        plans: Mapping[str, int] = NO_PLANS,
         verdict: Verdict = NO_VERDICT,
         wheel_gen: str | None = None,
     ) -> Mapping[str, int] | None:
@@ -217,6 +218,8 @@ class PostgresRecord:
             list(verdict.binding) or None,
             max((each.command_offset for each in verdict.controls), default=None),
             wheel_gen,
+            list(plans) or None,
+            list(plans.values()) or None,
         )
         if row is None or not row["moved"]:
             return None

@@ -8,6 +8,8 @@
 --   JSON, or null: $17 controls that change, $18 commands that have been applied (change_controls.sql)
 --   $19 text[]: topics whose inputs must be decided by these controls from now on; $20 by which command
 --   $21 text: the wheel, by its generation, in which the rows' timers are aside (null: in none)
+--   $22 text[]: members with a daily cap for whom it plans (null: none), $23 bigint[]: of each, how many
+--   plans it was decided on top of
 -- One row: `moved`; `topics` and `offsets`, parallel: the watermarks of the partition's other topics
 -- as of this statement. A row that somebody changed before it began is either among what `$5` was
 -- read from, or not as it was read: so these tell all that the changes can follow from.
@@ -32,16 +34,33 @@ with
         order by activity.id
         for update
     ),
+    members as materialized (
+        select member_id, plans
+        from member_plans
+        where member_id = any($22::text[])
+        order by member_id
+        for update
+    ),
     permitted as (
         select not exists (
             select from wanted left join locked using (id)
             where locked.version is distinct from wanted.version
+        ) and not exists (
+            select
+            from unnest($22::text[], $23::bigint[]) as known (member_id, plans)
+            left join members using (member_id)
+            where members.plans is distinct from known.plans
         ) as yes,
         $16::bigint as decided_by,
         $21::text as wheel_gen
     ),
 --@include move_watermark.sql
     ,
+    planned as (
+        update member_plans as member
+        set plans = member.plans + 1
+        where member_id = any($22::text[]) and exists (select from moved)
+    ),
     changed as (
         update pod_activities as activity
         set status = wanted.status,

@@ -335,7 +335,12 @@ async def test_shards_plan_for_a_capped_member_one_after_the_other(store: Store)
     assert (await record.orders(TOPIC, SHARD, ["m"])).plans == {"m": 2}
     assert await record.member_times(["m", "n"], DUE_MS) == {"m": (DUE_MS, DUE_MS + 5), "n": ()}
     assert await record.member_times(["m"], DUE_MS + 1) == {"m": (DUE_MS + 5,)}
-    off = a_control("daily_cap", MEMBER, 2, active=False)
-    assert await order(record, 1, 2, off, binding=[TOPIC])
+    # So does who plans by a command.
+    for known, done in ((1, None), (2, {TOPIC: 0})):
+        answer = await record.change(COMMANDS, SHARD, 1, 2, [], by="command", plans={"m": known})
+        assert answer == done
+    assert (await record.orders(TOPIC, SHARD, ["m"])).plans == {"m": 3}
+    off = a_control("daily_cap", MEMBER, 3, active=False)
+    assert await order(record, 2, 3, off, binding=[TOPIC])
     found = await record.orders(TOPIC, SHARD, ["m"])
     assert (found.caps, found.plans) == ({}, {})

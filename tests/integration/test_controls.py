@@ -1,5 +1,6 @@
 """What operators ask for, on real stores, with the engine at work and under kill -9."""
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
@@ -22,7 +23,7 @@ from scheduler.settings import Settings
 from schemas.ids import activity_id
 from tests.integration.scenario import EngineProcess
 from tests.integration.test_cli import pod_automation, result_of
-from tests.integration.test_client import engine, rows, sent, until
+from tests.integration.test_client import engine, insert, rows, sent, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -446,6 +447,25 @@ async def test_a_daily_cap_holds_over_all_shards(
         assert max(others) - min(others) < timedelta(days=1)
         done = await pod_automation(environment, "daily-cap", "a", "--off")
         assert done.out == "member a has no daily cap\n"
+
+
+async def test_a_daily_cap_holds_for_rows_from_upstream_beside_events(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    for number in range(12):
+        await insert(settings, 1, pod="u", post=f"u{number}", kind="comment")
+    async with engine(environment):
+        await pods.set_daily_cap("member-0", 2, wait_s=60)
+        # Both at once, in all shards.
+        posts = [publish(environment, f"x{number}", ["member-0"]) for number in range(4)]
+        scheduling = asyncio.create_task(pods.schedule_comment_jobs("u", wait_s=60))
+        await asyncio.gather(*posts)
+        job = await scheduling
+        assert (job.scheduled_count, job.applied) == (12, True)
+        await planned(settings, 16)
+        times = sorted(row["scheduled_for"] for row in (await rows(settings)).values())
+        for first, third in zip(times, times[2:], strict=False):
+            assert third - first >= timedelta(days=1)
 
 
 async def test_a_member_is_forgotten_and_the_counts_stay(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -11,6 +12,7 @@ from scheduler.adapters.memory_record import MemoryRecord, Row
 from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.commands import CommandApplier
 from scheduler.controls import OPTED_OUT, Subject
+from scheduler.planner import DAY_MS
 from scheduler.policy import PacingPolicy
 from scheduler.ports import SourceRecord
 from scheduler.tasks import ended
@@ -53,9 +55,14 @@ class Site:
         await self.deliver(shard, codec.encode(command), offset)
 
     async def deliver(self, shard: int, value: bytes, offset: int | None = None) -> None:
+        await self.deliver_all(shard, [value], offset)
+
+    async def deliver_all(
+        self, shard: int, values: Sequence[bytes], offset: int | None = None
+    ) -> None:
         if offset is None:
-            self.next_offset += 1
-            offset = self.next_offset
+            offset = self.next_offset + 1
+            self.next_offset += len(values)
         applier = CommandApplier(
             shard,
             TOPIC,
@@ -65,7 +72,12 @@ class Site:
             wheel=self.wheel,
             outbox=self,
         )
-        await applier.apply([SourceRecord(TOPIC, shard, offset, b"post", value)])
+        await applier.apply(
+            [
+                SourceRecord(TOPIC, shard, at, b"post", each)
+                for at, each in enumerate(values, offset)
+            ]
+        )
 
     async def announce(self, shard: int, statuses: Sequence[Announcement]) -> None:
         pass
@@ -256,6 +268,45 @@ async def test_what_is_pending_of_who_has_opted_out_is_cancelled(command: str) -
     assert site.record.table[Y].status is Status.SCHEDULED
     await send(site, 0, "opt_in", member_id="ann")
     assert not site.record.controls[0, "opted_out", Subject("member", "ann")].active
+
+
+def ids_of(count: int) -> list[str]:
+    return [str(UUID(int=number)) for number in range(1, count + 1)]
+
+
+async def test_what_is_scheduled_keeps_the_daily_cap_of_its_member() -> None:
+    site = Site()
+    await site.open(0)
+    names = ids_of(5)
+    for number, name in enumerate(names):
+        site.insert(name, None, member_id="ann", post_id=f"post-{number}")
+    # Of another pod, and long planned.
+    due_ms = NOW_MS + 3_600_000
+    site.insert(X, 0, member_id="ann", status=Status.SCHEDULED, scheduled_for_ms=due_ms)
+    await send(site, 0, "daily_cap", member_id="ann", daily_cap=2)
+    for name in names:
+        await site.apply(0, "schedule", name)
+    times = sorted(row.scheduled_for_ms or 0 for row in site.record.table.values())
+    assert len(times) == 6
+    for first, third in zip(times, times[2:], strict=False):
+        assert third - first >= DAY_MS
+    # Each says that it has planned, so that another shard does not plan by what was before.
+    assert (await site.record.orders(TOPIC, 0, ["ann"])).plans == {"ann": 5}
+
+
+async def test_a_batch_is_decided_by_the_commands_in_it() -> None:
+    site = Site()
+    await site.open(0)
+    site.insert(X, None, member_id="ann", pod_id="one")
+    site.insert(Y, None, member_id="ann", pod_id="other")
+    cap: dict[str, Any] = {"command": "daily_cap", "member_id": "ann", "daily_cap": 1}
+    schedule: dict[str, Any] = {"command": "schedule", "post_id": "post", "activity_ids": (X, Y)}
+    events = [
+        PodCommand(event_id="e", issued_at=moment(NOW_MS), **fields) for fields in (cap, schedule)
+    ]
+    await site.deliver_all(0, [codec.encode(event) for event in events])
+    first, second = sorted(row.scheduled_for_ms or 0 for row in site.record.table.values())
+    assert second - first >= DAY_MS
 
 
 async def test_a_drain_lasts_until_it_is_taken_back() -> None:

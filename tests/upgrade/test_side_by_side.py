@@ -35,8 +35,8 @@ QUICK = POLICY | {
     "POD_AUTOMATION_PARTITIONS": "4",
 }
 
-# 0.1.0, fenced in mid-transaction: nobody fetches the exception of what it had asked for. And where a
-# broker refuses the end of one, aiokafka tells it with the way it took; the shard is taken anew.
+# 0.1.0, fenced in mid-transaction: nobody fetches the exception of what it had asked for. And where
+# a broker refuses the end of one, aiokafka tells it with the way it took; the shard is taken anew.
 KNOWN = re.compile(
     r"^.* (?:Future exception was never retrieved\nfuture: .*\bProducerFenced\(.*"
     r"|error   Unexpected error in sender routine)\n"
