@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from scheduler.activity import Announcement, PlannedActivity, PostPlan, Status
 from scheduler.batch import Item, chunks, parted, read
+from scheduler.capped import with_times
 from scheduler.controls import Orders
 from scheduler.errors import DataRefusedError, StoreUnavailableError
 from scheduler.patience import Patience
-from scheduler.planner import DAY_MS, extended, plan, planned_for
+from scheduler.planner import extended, plan, planned_for
 from scheduler.policy import PacingPolicy
 from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.timer import Timer
@@ -180,12 +181,8 @@ class PostDetectedApplier:
         members = {name for event in events for name in event.member_ids}
         pods = {event.pod_id for event in events}
         orders = await self._record.orders(self._topic, self._shard, members, pods)
-        if orders.caps:
-            # Read after how many plans there were: those that come meanwhile are refused.
-            from_ms = min(millis(event.detected_at) for event in events) - DAY_MS
-            times = await self._record.member_times(list(orders.caps), from_ms)
-            orders = replace(orders, times=times)
-        return orders
+        since_ms = min((millis(event.detected_at) for event in events), default=0)
+        return await with_times(self._record, orders, since_ms)
 
     async def _planned(
         self, items: Sequence[Item[PostDetected]], orders: Orders

@@ -9,6 +9,7 @@ import msgspec
 
 from scheduler.activity import FINAL, STANDING, UNFIRED, ActivityRow, Announcement, PostPlan, Status
 from scheduler.batch import Item
+from scheduler.capped import with_times
 from scheduler.catch_up import expire, is_report, postpone, redo_report, retold
 from scheduler.change import Done, Redo, RowApplier
 from scheduler.command import (
@@ -26,7 +27,6 @@ from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import plain
 from scheduler.patience import Patience
 from scheduler.planner import (
-    DAY_MS,
     NO_DAYS,
     NO_ORDERS,
     days_of,
@@ -48,6 +48,7 @@ SWEPT_AT_ONCE = 1_000
 
 _NOTHING_PLANNED = PostPlan()
 _BINDING = ("policy", "quiet_hours", "daily_cap", "opt_in")
+"""What those who plan and who judge results must know of from then on. Sweeps say so themselves."""
 _MAX_REASON_CHARS = 200
 
 
@@ -301,12 +302,9 @@ class CommandApplier(RowApplier[PodCommand]):
             orders = await self._record.orders(self._topic, self._shard, members, pods)
             # By the clock that will say when they are due.
             now_ms = await self._wheel.now_ms()
-            if orders.caps:
-                # Read after how many plans there were: those that come meanwhile are refused.
-                caps, from_ms = list(orders.caps), now_ms - DAY_MS
-                times = await self._record.member_times(caps, from_ms)
-                orders = msgspec.structs.replace(orders, times=times)
-                days = days_of(orders, caps)
+            if any(item.event is not None and item.event.command == "schedule" for item in items):
+                orders = await with_times(self._record, orders, now_ms)
+                days = days_of(orders, orders.caps)
         controls = {}
         done = []
         binding: Collection[str] = ()
@@ -346,7 +344,6 @@ class CommandApplier(RowApplier[PodCommand]):
                     controls["paused", subject(command)] = control(command, item.offset)
                 case "policy" | "quiet_hours" | "daily_cap":
                     controls[command.command, subject(command)] = control(command, item.offset)
-                    binding = self._others
                 case "drain" | "undrain":
                     if self._shard != PROCESSES:
                         await self._forward(item.record, PROCESSES)
@@ -355,7 +352,8 @@ class CommandApplier(RowApplier[PodCommand]):
                 case "opt_in":
                     controls["opted_out", subject(command)] = control(command, item.offset)
                     ledger.pauses[Subject("opted_out", subject(command).name)] = False
-                    binding = self._others
+            if command.command in _BINDING:
+                binding = self._others
             done.append(applied(command, item.offset, {"changed": ledger.changed - before}))
         ledger.verdict = Verdict(
             controls=tuple(controls.values()), applied=tuple(done), binding=tuple(sorted(binding))

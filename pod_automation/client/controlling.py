@@ -1,7 +1,7 @@
 """What operators ask for: a command to each shard that it concerns, and what came of it."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pod_automation.client import commands
@@ -13,31 +13,19 @@ from pod_automation.client.sender import Outgoing, default_shard
 from pod_automation.client.stores import Stores
 from scheduler.activity import FINAL, ActivityRow, Status
 from scheduler.adapters.postgres_client import PostgresClient, summed
-from scheduler.command import PROCESSES
 from schemas.codec import InvalidEvent
 from schemas.events import MAX_COMMAND_ACTIVITIES, CommandName
 
 
-async def to_all(
-    stores: Stores, command: CommandName, wait_s: float, **fields: Any
+async def to_shards(
+    stores: Stores, command: CommandName, shards: Iterable[int], wait_s: float, **fields: Any
 ) -> CommandAnswer:
-    """A command about a pod, a member or everybody: to every shard. Raises `NotAppliedError`."""
+    """A command to each of `shards`. Raises `NotAppliedError`."""
     # First: without a record there would be no answer to give.
     await stores.record(PostgresClient.ping)
     name = _name(command)
-    shards = range(stores.settings.partitions)
     records = [_made(shard, name, shard, command, fields) for shard in shards]
     return await _answer(stores, command, name, records, wait_s)
-
-
-async def to_process(
-    stores: Stores, command: CommandName, instance_id: str, wait_s: float, **fields: Any
-) -> CommandAnswer:
-    """A command about a process. Raises `NotAppliedError`."""
-    await stores.record(PostgresClient.ping)
-    name = _name(command)
-    record = _made(PROCESSES, name, PROCESSES, command, {"instance_id": instance_id, **fields})
-    return await _answer(stores, command, name, [record], wait_s)
 
 
 async def to_post(

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from pod_automation.client.arguments import a_number, an_activity_id, an_id, seconds
-from pod_automation.client.controlling import to_activities, to_all, to_post, to_process
+from pod_automation.client.controlling import to_activities, to_post, to_shards
 from pod_automation.client.errors import InvalidArgumentError, NotFoundError
 from pod_automation.client.history import history
 from pod_automation.client.results import (
@@ -25,6 +25,7 @@ from pod_automation.client.results import (
     PodPage,
 )
 from pod_automation.client.stores import Stores
+from scheduler.command import PROCESSES
 from schemas.events import MAX_ID_CHARS, MAX_SHIFT_MS, CommandName
 
 CONTROL_WAIT_S = 60.0
@@ -386,10 +387,9 @@ class Operations:
     async def _to_process(
         self, command: CommandName, instance_id: str, reason: str | None, wait_s: float
     ) -> CommandAnswer:
-        words = self._words(reason)
-        an_id("instance_id", instance_id)
+        more = self._words(reason) | {"instance_id": an_id("instance_id", instance_id)}
         seconds("wait_s", wait_s)
-        return await to_process(self._stores, command, instance_id, wait_s, **words)
+        return await to_shards(self._stores, command, [PROCESSES], wait_s, **more)
 
     async def _to_all(
         self,
@@ -406,7 +406,8 @@ class Operations:
         if member_id is not None:
             more["member_id"] = an_id("member_id", member_id)
         seconds("wait_s", wait_s)
-        return await to_all(self._stores, command, wait_s, **more)
+        shards = range(self._stores.settings.partitions)
+        return await to_shards(self._stores, command, shards, wait_s, **more)
 
     @staticmethod
     def _one(pod_id: str | None, member_id: str | None) -> None:

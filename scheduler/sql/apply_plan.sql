@@ -12,15 +12,8 @@
 -- apply_plan_around.sql does what this one could not. Mostly none is, since the planner has looked,
 -- and an insert that need not expect conflicts costs a quarter less.
 with
---@include capped_members.sql
+--@include planned_upon.sql
     ,
---@include move_watermark.sql
-    ,
-    counted as (
-        update member_plans as member
-        set plans = member.plans + 1
-        where member_id = any($14::text[]) and exists (select from moved)
-    ),
     inserted as (
         insert into pod_activities (
             id, pod_id, post_id, member_id, engagement_type, status, last_error, scheduled_for,

@@ -1,15 +1,8 @@
 -- As apply_plan.sql, but around the activities that are there already, by id or by natural key.
 -- Those stay as they are. One row: `moved`; `there`, their ids out of $5.
 with
---@include capped_members.sql
+--@include planned_upon.sql
     ,
---@include move_watermark.sql
-    ,
-    counted as (
-        update member_plans as member
-        set plans = member.plans + 1
-        where member_id = any($14::text[]) and exists (select from moved)
-    ),
     inserted as (
         insert into pod_activities (
             id, pod_id, post_id, member_id, engagement_type, status, last_error, scheduled_for,

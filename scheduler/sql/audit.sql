@@ -1,6 +1,6 @@
 -- The last $3 commands, as they were asked for: one that went to several partitions is one; the last
--- replay of each dead letter; and the members that were forgotten. $1 is from when on they were applied (null: any), $2 whether those
--- of dispatchers count.
+-- replay of each dead letter; and the members that were forgotten. $1 is from when on they were applied
+-- (null: any), $2 whether those of dispatchers count.
 with asked as (
     select
         regexp_replace(event_id, ':[0-9]+$', '') as command_id, command, actor, reason, scope, subject,
@@ -33,7 +33,8 @@ erased as (
     select
         'forget:' || name as command_id, 'forget_member' as command, actor, reason,
         'member' as scope, name as subject, erased_at as issued_at, erased_at as applied_at,
-        1::bigint as shards, jsonb_build_array(jsonb_build_object('erased', activities))::text as outcomes,
+        1::bigint as shards,
+        jsonb_build_array(jsonb_build_object('erased', activities))::text as outcomes,
         null::text as value, '{}'::integer[] as partitions, '{}'::bigint[] as offsets
     from erasures
     where $1::timestamptz is null or erased_at >= $1

@@ -34,33 +34,24 @@ with
         order by activity.id
         for update
     ),
-    members as materialized (
-        select member_id, plans
-        from member_plans
-        where member_id = any($22::text[])
-        order by member_id
-        for update
+    known as (
+        select * from unnest($22::text[], $23::bigint[]) as known (member_id, plans)
     ),
+--@include capped_members.sql
+    ,
     permitted as (
-        select not exists (
+        select undisturbed.yes and not exists (
             select from wanted left join locked using (id)
             where locked.version is distinct from wanted.version
-        ) and not exists (
-            select
-            from unnest($22::text[], $23::bigint[]) as known (member_id, plans)
-            left join members using (member_id)
-            where members.plans is distinct from known.plans
         ) as yes,
         $16::bigint as decided_by,
         $21::text as wheel_gen
+        from undisturbed
     ),
 --@include move_watermark.sql
     ,
-    planned as (
-        update member_plans as member
-        set plans = member.plans + 1
-        where member_id = any($22::text[]) and exists (select from moved)
-    ),
+--@include count_plans.sql
+    ,
     changed as (
         update pod_activities as activity
         set status = wanted.status,

@@ -87,6 +87,14 @@ async def confirmed(page: Page, button: str, reason: str) -> None:
     await expect(page.get_by_role("dialog")).not_to_be_visible()
 
 
+async def filled(page: Page, button: str, fields: dict[str, str]) -> None:
+    """Press the button, fill in what is asked for, and say yes."""
+    await page.get_by_role("button", name=button).click()
+    for label, value in fields.items():
+        await page.get_by_label(label).fill(value)
+    await page.get_by_role("button", name="Do it").click()
+
+
 async def test_an_operator_finds_stops_and_undoes(
     environment: dict[str, str], settings: Settings, engine: dict[str, EngineProcess]
 ) -> None:
@@ -139,27 +147,16 @@ async def test_rules_for_a_pod_and_a_member(
     async with served(environment) as address, asked(address) as api, opened(address) as page:
         await planned(api, settings, "x", 3)
         await page.goto(f"{address}#/pod/p")
-        await page.get_by_role("button", name="Quiet hours").click()
-        await page.get_by_label("From").fill("21:30")
-        await page.get_by_label("Time zone").fill("Nowhere/Atall")
-        await page.get_by_role("button", name="Do it").click()
+        await filled(page, "Quiet hours", {"From": "21:30", "Time zone": "Nowhere/Atall"})
         await expect(page.get_by_text("Nowhere/Atall")).to_be_visible(timeout=WAIT_MS)
-        await page.get_by_role("button", name="Quiet hours").click()
-        await page.get_by_label("From").fill("21:30")
-        await page.get_by_label("Time zone").fill("Europe/Berlin")
-        await page.get_by_role("button", name="Do it").click()
+        await filled(page, "Quiet hours", {"From": "21:30", "Time zone": "Europe/Berlin"})
         await expect(page.get_by_text("pod p has quiet hours")).to_be_visible(timeout=WAIT_MS)
-        await page.get_by_role("button", name="Pace").click()
-        await page.get_by_label("Likes: no sooner").fill("2.5")
-        await page.get_by_label("Likes: no later").fill("90")
-        await page.get_by_label("Likes of a post").fill("2")
-        await page.get_by_role("button", name="Do it").click()
+        likes = {"Likes: no sooner": "2.5", "Likes: no later": "90", "Likes of a post": "2"}
+        await filled(page, "Pace", likes)
         await expect(page.get_by_text("at its own pace")).to_be_visible(timeout=WAIT_MS)
 
         await page.goto(f"{address}#/member/ann")
-        await page.get_by_role("button", name="Daily cap").click()
-        await page.get_by_label("Engagements in 24 hours").fill("7")
-        await page.get_by_role("button", name="Do it").click()
+        await filled(page, "Daily cap", {"Engagements in 24 hours": "7"})
         await expect(page.get_by_text("member ann has a daily cap")).to_be_visible(timeout=WAIT_MS)
 
         held = {
@@ -184,10 +181,8 @@ async def test_a_dispatcher_is_drained_and_a_member_forgotten(
     async with served(environment) as address, asked(address) as api, opened(address) as page:
         await planned(api, settings, "x", 3)
         await page.goto(f"{address}#/controls")
-        await page.get_by_role("button", name="Drain a dispatcher").click()
-        await page.get_by_label("Its POD_AUTOMATION_INSTANCE_ID").fill("host-7")
-        await page.get_by_label("Why?").fill("new kernel")
-        await page.get_by_role("button", name="Do it").click()
+        which = {"Its POD_AUTOMATION_INSTANCE_ID": "host-7", "Why?": "new kernel"}
+        await filled(page, "Drain a dispatcher", which)
         row = page.get_by_role("row", name="dispatcher host-7")
         await expect(row.get_by_role("cell", name="new kernel")).to_be_visible(timeout=WAIT_MS)
         await row.get_by_role("button", name="Take part again").click()
@@ -196,10 +191,8 @@ async def test_a_dispatcher_is_drained_and_a_member_forgotten(
         await expect(row).to_have_count(0)
 
         await page.goto(f"{address}#/member/ann")
-        await page.get_by_role("button", name="Forget").click()
         again = page.get_by_label("The id of the member, once more")
-        await again.fill("bob")
-        await page.get_by_role("button", name="Do it").click()
+        await filled(page, "Forget", {"The id of the member, once more": "bob"})
         # Not with another one's.
         await expect(page.get_by_role("dialog")).to_be_visible()
         assert await again.evaluate("input => input.validity.patternMismatch")

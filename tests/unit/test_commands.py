@@ -22,7 +22,7 @@ from schemas.times import moment
 
 pytestmark = pytest.mark.timeout(30)
 
-TOPIC = "pod-commands"
+TOPIC, EVENTS = "pod-commands", "post-detected"
 NOW_MS = 1_000_000
 X, Y = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 
@@ -66,7 +66,7 @@ class Site:
         applier = CommandApplier(
             shard,
             TOPIC,
-            inputs=[TOPIC],
+            inputs=[TOPIC, EVENTS],
             policy=PacingPolicy(),
             record=self.record,
             wheel=self.wheel,
@@ -270,14 +270,10 @@ async def test_what_is_pending_of_who_has_opted_out_is_cancelled(command: str) -
     assert not site.record.controls[0, "opted_out", Subject("member", "ann")].active
 
 
-def ids_of(count: int) -> list[str]:
-    return [str(UUID(int=number)) for number in range(1, count + 1)]
-
-
 async def test_what_is_scheduled_keeps_the_daily_cap_of_its_member() -> None:
     site = Site()
     await site.open(0)
-    names = ids_of(5)
+    names = [str(UUID(int=number)) for number in range(1, 6)]
     for number, name in enumerate(names):
         site.insert(name, None, member_id="ann", post_id=f"post-{number}")
     # Of another pod, and long planned.
@@ -292,6 +288,24 @@ async def test_what_is_scheduled_keeps_the_daily_cap_of_its_member() -> None:
         assert third - first >= DAY_MS
     # Each says that it has planned, so that another shard does not plan by what was before.
     assert (await site.record.orders(TOPIC, 0, ["ann"])).plans == {"ann": 5}
+
+
+@pytest.mark.parametrize(
+    ("command", "fields"),
+    [
+        ("policy", {"pod_id": "pod", "like_cap": 2}),
+        ("quiet_hours", {"pod_id": "pod"}),
+        ("daily_cap", {"member_id": "ann", "daily_cap": 2}),
+        ("opt_in", {"member_id": "ann"}),
+    ],
+)
+async def test_who_plans_events_is_bound(command: str, fields: dict[str, Any]) -> None:
+    site = Site()
+    await site.open(0)
+    await send(site, 0, "pause", pod_id="pod")
+    assert (await site.record.orders(EVENTS, 0, ["ann"])).version == -1
+    await send(site, 0, command, **fields)
+    assert (await site.record.orders(EVENTS, 0, ["ann"])).version == 2
 
 
 async def test_a_batch_is_decided_by_the_commands_in_it() -> None:

@@ -38,9 +38,10 @@ QUICK = POLICY | {
 # 0.1.0, fenced in mid-transaction: nobody fetches the exception of what it had asked for. And where
 # a broker refuses the end of one, aiokafka tells it with the way it took; the shard is taken anew.
 KNOWN = re.compile(
-    r"^.* (?:Future exception was never retrieved\nfuture: .*\bProducerFenced\(.*"
-    r"|error   Unexpected error in sender routine)\n"
-    r"Traceback .*\n(?: .*\n)+aiokafka\.errors\.\w+: .*\n?",
+    r"^.* Future exception was never retrieved\nfuture: .*\bProducerFenced\(.*\n"
+    r"Traceback .*\n(?: .*\n)+aiokafka\.errors\.ProducerFenced: .*\n?"
+    r"|^.* Unexpected error in sender routine\n"
+    r"Traceback .*\n(?: .*\n)+aiokafka\.errors\.UnknownError: .*\n?",
     re.MULTILINE,
 )
 

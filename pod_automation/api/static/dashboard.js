@@ -378,10 +378,9 @@ async function controls() {
     h("p", { class: "buttons" }, stopping("everything", { everybody: true }, everything, " everything")),
     table("what holds", [["what", ""], ["who", "id"], ["since", "time"], ["by", ""], ["why", ""], ["", ""]],
       found.map((each) => {
-        const page = ["pod", "member"].includes(each.scope) ? each.scope : null;
         const body = each.scope === "all" ? { everybody: true } : { [`${each.scope}_id`]: each.subject };
         const name = each.scope === "all" ? "everything" : `${each.scope} ${each.subject}`;
-        return [rule(each), page ? link(page, each.subject, name) : name, time(each.issued_at), each.actor ?? "", each.reason ?? "",
+        return [rule(each), each.scope === "all" ? name : about(each), time(each.issued_at), each.actor ?? "", each.reason ?? "",
           each.kind === "drained" ? control("Take part again", `Let ${name} have shards again?`, "It takes its share from the others.", "undrain", { instance_id: each.subject }, () => `${name} may have shards again`)
           : each.kind === "paused" ? stopping(name, body, true)
           : each.kind === "quiet_hours" ? control("Remove", `Remove the quiet hours of ${name}?`, "For what is planned from now on.", "quiet-hours", body, () => `${name} has no quiet hours`)
@@ -391,7 +390,7 @@ async function controls() {
       }), "Nobody is paused, nobody has opted out, and no pod has rules of its own."),
     section("Stop a pod, or a member", form("pod"), form("member")),
     section("Maintenance of a host", h("p", { class: "buttons" }, control("Drain a dispatcher", "Have a dispatcher give up its shards?", "The others take them, and it gets none until it may take part again, also after a restart. Others must run, or nothing is sent.",
-      "drain", {}, (answer) => "The dispatcher gives up its shards; the overview shows when it has none.", { risky: true,
+      "drain", {}, () => "The dispatcher gives up its shards; the overview shows when it has none.", { risky: true,
         fields: [{ name: "instance", label: "Its POD_AUTOMATION_INSTANCE_ID", required: true, maxlength: 200 }], made: ({ instance }) => ({ instance_id: instance }) }))),
   ];
 }
@@ -419,13 +418,20 @@ async function letters() {
   ];
 }
 
+function about({ scope, subject }) {
+  if (scope === "dead_letter") return link("letters", "", `dead letter ${subject}`);
+  if (!subject) return scope;
+  const name = `${scope} ${subject}`;
+  return PAGES[scope] ? link(scope, subject, name) : name;
+}
+
 async function audit() {
   const { commands } = await api("audit?limit=200");
   return [
     h("h1", {}, "Audit"),
     table("the last commands, the newest first", [["applied", "time"], ["command", ""], ["about", "id"], ["by", ""], ["why", ""], ["came of it", ""]],
       commands.map((each) => [time(each.applied_at), words(each.command),
-        each.scope === "dead_letter" ? link("letters", "", `dead letter ${each.subject}`) : !each.subject ? each.scope : PAGES[each.scope] ? link(each.scope, each.subject, `${each.scope} ${each.subject}`) : `${each.scope} ${each.subject}`,
+        about(each),
         each.actor ?? "", each.reason ?? "",
         Object.entries(each.outcome).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${words(name)}`).join(", ")]),
       "Nobody has asked for anything."),
