@@ -27,6 +27,7 @@ from bench import (
     restarts,
     rolling,
     soak,
+    warmth,
     wheel,
 )
 from bench import publish as publishing
@@ -51,6 +52,9 @@ ON_DEMAND: Mapping[str, Benchmark] = {
     for module in (cancel, reconcile, handover, restarts, rolling)
 }
 BENCHMARKS = {**WHOLE, **ON_DEMAND}
+
+WITHOUT_KAFKA = ("wheel", "memory", "peers")
+"""What says nothing of a Kafka that is warm or cold."""
 PART = Path(__file__).with_name("part.json")
 
 console = Console(stderr=True, highlight=False)
@@ -105,6 +109,8 @@ async def _measure(names: Sequence[str], quick: bool, file: Path) -> Mapping[str
     found: Mapping[str, Any] = {}
     async with prepared(quick, say) as bench:
         versions = await bench.versions()
+        if not quick and not set(names) <= set(WITHOUT_KAFKA):
+            await warmth.warm(bench)
         for name in names:
             figures += await BENCHMARKS[name](bench)
             # After each: what was measured in an hour is not lost by what comes last.

@@ -116,6 +116,6 @@ async def prepared(quick: bool, say: Callable[[str], None]) -> AsyncIterator[Ben
                 raise SystemExit(f"name all three servers or none: {', '.join(missing)} is missing")
             yield Bench(named, {}, folder, quick, repeats, say)
             return
-        async with EmbeddedStack(folder / "stack", on_progress=say) as stack:
+        async with EmbeddedStack(folder / "stack", lasting=not quick, on_progress=say) as stack:
             pids = {part.title: part.pid for part in stack.parts.values() if part.pid is not None}
             yield Bench(stack.environment, pids, folder, quick, repeats, say)

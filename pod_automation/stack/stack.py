@@ -35,6 +35,8 @@ class EmbeddedStack:
         fresh: begin with no data.
         redis_server: which server speaks the Redis protocol; each has its own data.
         parts: the servers to start.
+        lasting: it is to run, and to be used, for longer than minutes: Kafka's JVM then takes the
+            time to compile well.
         on_progress: told in one line what takes time.
         ready_limit_s: how many seconds each server may take to answer its first request.
     """
@@ -46,6 +48,7 @@ class EmbeddedStack:
         fresh: bool = False,
         redis_server: RedisServer = "valkey",
         parts: Collection[PartName] = PART_NAMES,
+        lasting: bool = False,
         on_progress: Progress | None = None,
         ready_limit_s: float = 90.0,
     ) -> None:
@@ -55,6 +58,7 @@ class EmbeddedStack:
         self._fresh = fresh
         self._redis_server = redis_server
         self._names = tuple(name for name in PART_NAMES if name in parts)
+        self._lasting = lasting
         self._progress = on_progress or (lambda _: None)
         self._ready_limit_s = ready_limit_s
         self._parts: dict[PartName, RunningPart] = {}
@@ -183,7 +187,9 @@ class EmbeddedStack:
     def _make_part(self, name: PartName, ports: Mapping[str, int]) -> Part:
         home = self._folder.path
         if name == "kafka":
-            return KafkaPart(home, ports, self._progress)
+            kafka = KafkaPart(home, ports, self._progress)
+            kafka.lasting = self._lasting
+            return kafka
         if name == "redis":
             return RedisPart(home, ports, self._progress, self._redis_server)
         return PostgresPart(home, ports, self._progress)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil  # type: ignore[import-untyped]
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -158,6 +159,14 @@ async def test_the_servers_are_set_for_the_engine(stack: EmbeddedStack) -> None:
     assert await connection.fetchval("show synchronous_commit") == "on"
     assert int(await connection.fetchval("show server_version_num")) // 10_000 == 18
     await connection.close()
+
+
+async def test_a_lasting_stack_has_kafka_compile_well(stack: EmbeddedStack, tmp_path: Path) -> None:
+    quick = psutil.Process(stack.parts["kafka"].pid).cmdline()
+    async with EmbeddedStack(tmp_path, parts={"kafka"}, lasting=True) as other:
+        lasting = psutil.Process(other.parts["kafka"].pid).cmdline()
+    assert {each for each in quick if "TieredStop" in each} == {"-XX:TieredStopAtLevel=1"}
+    assert [each for each in lasting if "TieredStop" in each] == []
 
 
 async def test_the_same_folder_twice(stack: EmbeddedStack) -> None:
