@@ -54,7 +54,8 @@ ON_DEMAND: Mapping[str, Benchmark] = {
 BENCHMARKS = {**WHOLE, **ON_DEMAND}
 
 WITHOUT_KAFKA = ("wheel", "memory", "peers")
-"""What says nothing of a Kafka that is warm or cold."""
+"""What is the same whether Kafka is warm or cold."""
+
 PART = Path(__file__).with_name("part.json")
 
 console = Console(stderr=True, highlight=False)
@@ -109,7 +110,8 @@ async def _measure(names: Sequence[str], quick: bool, file: Path) -> Mapping[str
     found: Mapping[str, Any] = {}
     async with prepared(quick, say) as bench:
         versions = await bench.versions()
-        if not quick and not set(names) <= set(WITHOUT_KAFKA):
+        # Only ours has just started.
+        if bench.pids and not quick and not set(names) <= set(WITHOUT_KAFKA):
             await warmth.warm(bench)
         for name in names:
             figures += await BENCHMARKS[name](bench)

@@ -5,6 +5,7 @@ import base64
 import shutil
 import socket
 import uuid
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -12,7 +13,7 @@ from typing import ClassVar
 
 from pod_automation.stack.java import Java, find_java
 from pod_automation.stack.kafka_files import kafka_class_path
-from pod_automation.stack.part import PREFIX, Part, RunToEnd, server_environment
+from pod_automation.stack.part import PREFIX, Part, Progress, RunToEnd, server_environment
 from pod_automation.stack.ports import HOST
 from pod_automation.stack.server import Command
 
@@ -38,11 +39,15 @@ class KafkaPart(Part):
     name = "kafka"
     port_names: ClassVar[tuple[str, ...]] = ("kafka", "kafka_controller")
 
-    lasting = False
-    """Whether it lives for longer than that: then what is used much is compiled as well as it can
-    be, as it is by default. It takes a third less of the processor for a small transaction."""
-
     _program: tuple[Java, str] | None = None
+
+    def __init__(
+        self, home: Path, ports: Mapping[str, int], progress: Progress, *, lasting: bool = False
+    ) -> None:
+        """`lasting`: it lives for longer than minutes, and Java compiles as well as it can, as it
+        does by default. A small transaction then takes a third less of the processor."""
+        super().__init__(home, ports, progress)
+        self._lasting = lasting
 
     @property
     def title(self) -> str:
@@ -69,7 +74,7 @@ class KafkaPart(Part):
         start = (
             str(java.program),
             *_JVM,
-            *(() if self.lasting else (_QUICK,)),
+            *(() if self._lasting else (_QUICK,)),
             *(_JVM_QUIET if java.major >= _WARNS_FROM else ()),
             f"-Dlog4j2.configurationFile={logging.as_uri()}",
             "-cp",

@@ -187,9 +187,7 @@ class EmbeddedStack:
     def _make_part(self, name: PartName, ports: Mapping[str, int]) -> Part:
         home = self._folder.path
         if name == "kafka":
-            kafka = KafkaPart(home, ports, self._progress)
-            kafka.lasting = self._lasting
-            return kafka
+            return KafkaPart(home, ports, self._progress, lasting=self._lasting)
         if name == "redis":
             return RedisPart(home, ports, self._progress, self._redis_server)
         return PostgresPart(home, ports, self._progress)
