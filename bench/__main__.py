@@ -36,6 +36,9 @@ from bench.peers import measure as peers
 from bench.publish import RESULTS, publish
 from bench.results import OURS, Figure, commit, report, table, write
 from pod_automation.cli.loop import run
+from pod_automation.cli.terminal import failed
+from pod_automation.stack import StackError
+from scheduler.errors import EngineError
 
 WHOLE: Mapping[str, Benchmark] = {
     **{
@@ -88,6 +91,8 @@ def main() -> int:
         found = run(_measure(names, chosen.quick, file))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
+    except (StackError, EngineError) as error:
+        return failed(error)
     if file == RESULTS:
         publish(found)
         console.print("tables and pictures are in README.md, docs/benchmarks.md, docs/benchmarks/")

@@ -30,6 +30,9 @@ from bench.load import World, far_away
 from bench.meter import Spent
 from bench.results import commit, short, write
 from pod_automation.cli.loop import run
+from pod_automation.cli.terminal import failed
+from pod_automation.stack import StackError
+from scheduler.errors import EngineError
 
 BASELINE = Path(__file__).with_name("baseline.json")
 
@@ -151,6 +154,8 @@ def main() -> int:
         )
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
+    except (StackError, EngineError) as error:
+        return failed(error)
     if save or not BASELINE.exists():
         kept = {"commit": asyncio.run(commit()), "figures": to_builtins(now)}
         write(BASELINE, kept)

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 import asyncpg
 import psutil  # type: ignore[import-untyped]
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from bench.meter import Meter
 from bench.results import Figure
 from bench.site import Process, Site, site
 from pod_automation.stack import EmbeddedStack
+from scheduler.errors import StoreUnavailableError
 from scheduler.settings import ENV_PREFIX
 from scheduler.tasks import ended
 
@@ -60,14 +62,20 @@ class Bench:
         return results
 
     async def versions(self) -> dict[str, str]:
-        """Of the servers, as they tell it."""
-        connection = await asyncpg.connect(self.servers[SERVERS[2]])
+        """Of the servers, as they tell it. Raises `StoreUnavailableError`."""
+        try:
+            connection = await asyncpg.connect(self.servers[SERVERS[2]])
+        except (OSError, asyncpg.PostgresError) as error:
+            raise StoreUnavailableError("PostgreSQL", str(error)) from error
         try:
             postgres = str(await connection.fetchval("show server_version"))
         finally:
             await connection.close()
-        async with Redis.from_url(self.servers[SERVERS[1]]) as redis:
-            title, redis_version = server_of(await redis.info("server"))
+        try:
+            async with Redis.from_url(self.servers[SERVERS[1]]) as redis:
+                title, redis_version = server_of(await redis.info("server"))
+        except RedisError as error:
+            raise StoreUnavailableError("Redis", str(error)) from error
         found = {"PostgreSQL": postgres.split()[0], title: redis_version}
         if kafka := self.pids.get("Kafka"):
             # A broker does not tell; its class path does.

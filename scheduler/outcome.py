@@ -112,7 +112,7 @@ def retry_delay_ms(retries: RetryPolicy, activity_id: str, attempt: int) -> int:
     """
     delay = retries.first_delay_ms << (attempt - 1)
     seed = (seed_of(activity_id) + attempt * _SPREAD) % _SEEDS
-    return min(delay + moved_by_jitter(delay, retries.jitter, seed), LATEST_MS)
+    return min(moved_by_jitter(delay, retries.jitter, seed), LATEST_MS)
 
 
 def plain(text: str | None, limit: int) -> str:

@@ -10,9 +10,9 @@ from scheduler.activity import ActivityRow, PlannedActivity, PostPlan
 from scheduler.controls import OPTED_OUT, Orders
 from scheduler.policy import DelayWindow, PacingPolicy
 from scheduler.quiet_hours import QuietHours, after, free_from
-from scheduler.stagger import CappedTimes, delay_ms, seed_of
+from scheduler.stagger import CappedTimes, Spread, delay_ms, seed_of
 from schemas.events import EngagementType, PostDetected
-from schemas.ids import activity_id
+from schemas.ids import ids_of_post
 from schemas.times import LATEST_MS, millis
 
 NO_ORDERS = Orders()
@@ -50,24 +50,27 @@ def plan(
     policy = orders.policy(event.pod_id, policy)
 
     days = days_of(orders, members)
+    pod_id, post_id = event.pod_id, event.post_id
+    known, opted_out = existing.activity_ids, orders.opted_out
+    identified = ids_of_post(pod_id, post_id)
 
     def planned(
         engagement_type: EngagementType, window: DelayWindow, capped: CappedTimes | None
     ) -> Iterable[PlannedActivity]:
-        total = len(members)
+        spread = Spread(window, len(members))
         for index, member in enumerate(members):
-            own_id = activity_id(event.pod_id, event.post_id, member, engagement_type)
-            if own_id in existing.activity_ids:
+            own_id, seed = identified(member, engagement_type)
+            if own_id in known:
                 continue
-            quiet = orders.quiet_for(event.pod_id, member) if orders.quiet else ()
-            delay = delay_ms(window, index, total, seed_of(own_id))
+            quiet = orders.quiet_for(pod_id, member) if orders.quiet else ()
+            delay = spread.delay_ms(index, seed)
             due_ms = after(quiet, base_ms, delay) if quiet else base_ms + delay
-            skipped = OPTED_OUT if member in orders.opted_out else None
+            skipped = OPTED_OUT if member in opted_out else None
             # By position: by name it takes twice as long, and this is done for each timer.
             yield PlannedActivity(
                 own_id,
-                event.pod_id,
-                event.post_id,
+                pod_id,
+                post_id,
                 member,
                 engagement_type,
                 due_ms if skipped else _placed(capped, due_ms, quiet, days.get(member)),

@@ -23,17 +23,43 @@ def delay_ms(window: DelayWindow, index: int, total: int, seed: int) -> int:
     (DESIGN, Pacing). One member alone has `min_ms` as the middle. Never a matter of chance: the
     same arguments give the same delay on every platform.
     """
-    span = window.max_ms - window.min_ms
-    delay = window.min_ms + (span * index // (total - 1) if total > 1 else 0)
-    delay += moved_by_jitter(delay, window.jitter, seed)
-    return min(max(delay, window.min_ms), window.max_ms)
+    return Spread(window, total).delay_ms(index, seed)
+
+
+class Spread:
+    """`delay_ms` for all of `total` members, of which each takes half the time."""
+
+    __slots__ = ("_last", "_max_ms", "_min_ms", "_parts", "_span_ms")
+
+    def __init__(self, window: DelayWindow, total: int) -> None:
+        self._min_ms = window.min_ms
+        self._max_ms = window.max_ms
+        self._span_ms = window.max_ms - window.min_ms
+        self._last = max(total - 1, 1)
+        self._parts = _parts(window.jitter)
+
+    def delay_ms(self, index: int, seed: int) -> int:
+        """See the function of that name."""
+        delay = self._min_ms + self._span_ms * index // self._last
+        delay = _moved(delay, self._parts, seed)
+        if delay < self._min_ms:
+            return self._min_ms
+        return delay if delay < self._max_ms else self._max_ms
 
 
 def moved_by_jitter(delay_ms: int, jitter: float, seed: int) -> int:
-    """A move of at most `jitter` (a share) of `delay_ms` either way, by `seed` in [0, 2**64)."""
-    reach = delay_ms * round(jitter * _PARTS) // _PARTS
+    """`delay_ms` moved by at most `jitter` (a share) of it either way, by `seed` in [0, 2**64)."""
+    return _moved(delay_ms, _parts(jitter), seed)
+
+
+def _parts(jitter: float) -> int:
+    return round(jitter * _PARTS)
+
+
+def _moved(delay_ms: int, parts: int, seed: int) -> int:
+    reach = delay_ms * parts // _PARTS
     # Uniform over the integers from -reach to +reach.
-    return (seed * (2 * reach + 1) >> 64) - reach
+    return delay_ms - reach + (seed * (2 * reach + 1) >> 64)
 
 
 class CappedTimes:

@@ -59,8 +59,11 @@ _pack_member = lru_cache(maxsize=65_536)(_pack_id)
 
 
 @lru_cache(maxsize=4096)
-def _pack_post(pod_id: str, post_id: str, engagement_type: EngagementType) -> tuple[int, bytes]:
-    # What the timers of one post share, and they come together.
+def _pack_post(
+    pod_id: str, post_id: str, engagement_type: EngagementType, attempt: int
+) -> tuple[bytes, bytes]:
+    # What the timers of one post share, and they come together: all before the member's id, where
+    # that is no UUID and where it is one.
     pod_is_uuid, pod = _pack_member(pod_id)
     post_is_uuid, post = _pack_id(post_id)
     flags = (
@@ -68,7 +71,8 @@ def _pack_post(pod_id: str, post_id: str, engagement_type: EngagementType) -> tu
         | (_POD_UUID if pod_is_uuid else 0)
         | (_POST_UUID if post_is_uuid else 0)
     )
-    return flags, pod + post
+    behind = bytes([attempt]) + pod + post
+    return bytes([flags]) + behind, bytes([flags | _MEMBER_UUID]) + behind
 
 
 def subject_key(subject: Subject) -> bytes:
@@ -81,11 +85,9 @@ def subject_key(subject: Subject) -> bytes:
 
 def pack_derived(timer: Timer) -> bytes:
     """`pack`, for a timer whose id is known to be the derived one."""
-    flags, post = _pack_post(timer.pod_id, timer.post_id, timer.engagement_type)
+    post = _pack_post(timer.pod_id, timer.post_id, timer.engagement_type, timer.attempt)
     member_is_uuid, member = _pack_member(timer.member_id)
-    if member_is_uuid:
-        flags |= _MEMBER_UUID
-    return b"%c%c%b%b" % (flags, timer.attempt, post, member)
+    return post[member_is_uuid] + member
 
 
 def pack(timer: Timer) -> bytes:

@@ -100,18 +100,46 @@ def execute_engagement(
     scheduled_for_ms: int,
     dispatched_at_ms: int,
 ) -> bytes:
-    """An `execute-engagement` event, without the detour over its type: the dispatcher's hot path.
+    """An `execute-engagement` event, without the detour over its type.
 
     Times in milliseconds UTC; the event id is derived. Values are not checked.
     """
+    return fired(
+        activity_id,
+        pod_id,
+        post_id,
+        member_id,
+        engagement_type,
+        attempt,
+        scheduled_for_ms,
+        dispatched_at_ms,
+    )[0]
+
+
+def fired(
+    activity_id: str,
+    pod_id: str,
+    post_id: str,
+    member_id: str,
+    engagement_type: EngagementType,
+    attempt: int,
+    scheduled_for_ms: int,
+    dispatched_at_ms: int,
+) -> tuple[bytes, bytes]:
+    """What a timer becomes that fires: `execute_engagement`, and `engagement_status` with status
+    `dispatched`. The dispatcher's hot path: what both have in common is written once."""
     own = _plain(activity_id)
-    return (
-        f'{{"event_id":"{execute_event_id(own, attempt)}","activity_id":"{own}"'
-        f',"pod_id":"{_shared(pod_id)}","post_id":"{_plain(post_id)}"'
+    what = (
+        f'"activity_id":"{own}","pod_id":"{_shared(pod_id)}","post_id":"{_plain(post_id)}"'
         f',"member_id":"{_shared(member_id)}","engagement_type":"{engagement_type}"'
-        f',"attempt":{attempt},"scheduled_for":"{rfc3339(scheduled_for_ms)}"'
-        f',"dispatched_at":"{rfc3339_shared(dispatched_at_ms)}"}}'
-    ).encode()
+    )
+    due, at = rfc3339(scheduled_for_ms), rfc3339_shared(dispatched_at_ms)
+    return (
+        f'{{"event_id":"{execute_event_id(own, attempt)}",{what}'
+        f',"attempt":{attempt},"scheduled_for":"{due}","dispatched_at":"{at}"}}'.encode(),
+        f'{{"event_id":"{status_event_id(own, "dispatched", attempt)}",{what}'
+        f',"status":"dispatched","attempt":{attempt},"at":"{at}","scheduled_for":"{due}"}}'.encode(),
+    )
 
 
 def engagement_status(
@@ -133,8 +161,7 @@ def engagement_status(
     due = "" if scheduled_for_ms is None else f',"scheduled_for":"{rfc3339(scheduled_for_ms)}"'
     why = "" if reason is None else f',"reason":"{_escaped(reason)}"'
     return (
-        f'{{"event_id":"{named}","activity_id":"{own}"'
-        f',"pod_id":"{_shared(pod_id)}","post_id":"{_plain(post_id)}"'
+        f'{{"event_id":"{named}","activity_id":"{own}",{_of_post(pod_id, post_id)}'
         f',"member_id":"{_shared(member_id)}","engagement_type":"{engagement_type}"'
         f',"status":"{status}","attempt":{attempt},"at":"{rfc3339_shared(at_ms)}"{due}{why}}}'
     ).encode()
@@ -154,6 +181,12 @@ def _plain(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return text
     return _escaped(text)
+
+
+@lru_cache(maxsize=1024)
+def _of_post(pod_id: str, post_id: str) -> str:
+    # Where a post is planned, its statuses come one after the other.
+    return f'"pod_id":"{_shared(pod_id)}","post_id":"{_plain(post_id)}"'
 
 
 def result_timeout(

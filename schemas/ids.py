@@ -1,6 +1,8 @@
 """Ids are derived, never random, so that a replay carries the same id."""
 
+from collections.abc import Callable
 from hashlib import sha1
+from struct import Struct
 
 # UUIDv5 namespace of activity ids. Part of the contract: changing it would give every activity
 # that is replayed a second identity.
@@ -14,6 +16,8 @@ _SEPARATOR = "\x1f"
 # The digit whose two upper bits say that it is a UUID of RFC 9562.
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
+_first_eight = Struct(">Q").unpack_from
+
 
 def activity_id(pod_id: str, post_id: str, member_id: str, engagement_type: str) -> str:
     """The UUIDv5 (RFC 9562, 5.5) of (pod, post, member, type), in canonical form."""
@@ -21,6 +25,26 @@ def activity_id(pod_id: str, post_id: str, member_id: str, engagement_type: str)
     # uuid.uuid5 does the same at three times the cost, and this runs once for each timer fired.
     h = sha1(NAMESPACE + name, usedforsecurity=False).hexdigest()
     return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
+
+
+def ids_of_post(pod_id: str, post_id: str) -> Callable[[str, str], tuple[str, int]]:
+    """What gives `activity_id` for the members and types of one post, and with each id its first
+    eight bytes as a number. What their names begin with is hashed once."""
+    begun = sha1(
+        NAMESPACE + f"{pod_id}{_SEPARATOR}{post_id}{_SEPARATOR}".encode(), usedforsecurity=False
+    )
+
+    def identified(member_id: str, engagement_type: str) -> tuple[str, int]:
+        name = begun.copy()
+        name.update(f"{member_id}{_SEPARATOR}{engagement_type}".encode())
+        raw = name.digest()
+        h = raw.hex()
+        return (
+            f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}",
+            _first_eight(raw)[0] & ~0xF000 | 0x5000,
+        )
+
+    return identified
 
 
 def uuid_text(raw: bytes) -> str:

@@ -221,17 +221,22 @@ async def _encode(
             await asyncio.sleep(0)
         for at, timer in enumerate(timers[start : start + ENCODE_SLICE], start):
             more = extra[at] if extra else ()
+            activity_id, attempt = timer.activity_id, timer.attempt
             key = timer.post_id.encode()
-            event_id = execute_event_id(timer.activity_id, timer.attempt)
-            executes.append(
-                key, _execute(timer, at_ms), [("ce_id", event_id.encode()), *execute_headers, *more]
+            execute, dispatched = codec.fired(
+                activity_id,
+                timer.pod_id,
+                timer.post_id,
+                timer.member_id,
+                timer.engagement_type,
+                attempt,
+                timer.due_ms,
+                at_ms,
             )
-            event_id = status_event_id(timer.activity_id, "dispatched", timer.attempt)
-            statuses.append(
-                key,
-                _dispatched(timer, at_ms),
-                [("ce_id", event_id.encode()), *status_headers, *more],
-            )
+            event_id = execute_event_id(activity_id, attempt).encode()
+            executes.append(key, execute, [("ce_id", event_id), *execute_headers, *more])
+            event_id = status_event_id(activity_id, "dispatched", attempt).encode()
+            statuses.append(key, dispatched, [("ce_id", event_id), *status_headers, *more])
 
 
 async def _report(reports: Sequence[PodCommand], at_ms: int, commands: Batches) -> None:
@@ -241,33 +246,6 @@ async def _report(reports: Sequence[PodCommand], at_ms: int, commands: Batches) 
     for report in reports:
         await asyncio.sleep(0)  # each is up to a thousand timers
         commands.append(None, codec.encode(report), [("ce_id", report.event_id.encode()), *headers])
-
-
-def _execute(timer: Timer, at_ms: int) -> bytes:
-    return codec.execute_engagement(
-        timer.activity_id,
-        timer.pod_id,
-        timer.post_id,
-        timer.member_id,
-        timer.engagement_type,
-        timer.attempt,
-        timer.due_ms,
-        at_ms,
-    )
-
-
-def _dispatched(timer: Timer, at_ms: int) -> bytes:
-    return codec.engagement_status(
-        timer.activity_id,
-        timer.pod_id,
-        timer.post_id,
-        timer.member_id,
-        timer.engagement_type,
-        "dispatched",
-        timer.attempt,
-        at_ms,
-        timer.due_ms,
-    )
 
 
 def _timeout(timer: Timer, at_ms: int, error: str) -> bytes:

@@ -435,11 +435,12 @@ def _groups(timers: Sequence[Timer], packed: Callable[[Timer], bytes]) -> bytes:
         return b""
     slots: dict[int, list[bytes]] = {}
     for timer in timers:
-        slot, relative = divmod(timer.due_ms, SLOT_MS)
+        due_ms = timer.due_ms
+        slot = due_ms // SLOT_MS
         group = slots.get(slot)
         if group is None:
             group = slots[slot] = []
-        group += (_RELATIVE[relative], text(packed(timer)))
+        group += (_RELATIVE[due_ms - slot * SLOT_MS], text(packed(timer)))
     groups: list[bytes] = []
     # In order of time, so that appends to the index stay at its end.
     for slot, group in sorted(slots.items(), key=itemgetter(0)):

@@ -6,9 +6,10 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.timer import Timer, pack, unpack
+from scheduler.stagger import seed_of
+from scheduler.timer import Timer, pack, pack_derived, unpack
 from schemas.events import EngagementType
-from schemas.ids import activity_id, uuid_text
+from schemas.ids import activity_id, ids_of_post, uuid_text
 from schemas.times import LATEST_MS
 
 uuids = st.uuids().map(str)
@@ -41,6 +42,20 @@ def test_a_timer_with_a_derived_id_comes_back(
     timer = Timer(activity_id(pod, post, member, kind), pod, post, member, kind, attempt, due_ms)
 
     assert unpack(pack(timer), due_ms) == timer
+
+
+@given(ids, ids, st.lists(st.tuples(ids, types, attempts), max_size=4))
+def test_the_timers_of_one_post_are_named_and_packed_as_each_is_by_itself(
+    pod: str, post: str, activities: list[tuple[str, EngagementType, int]]
+) -> None:
+    identified = ids_of_post(pod, post)
+
+    for member, kind, attempt in activities:
+        own_id, seed = identified(member, kind)
+        assert own_id == activity_id(pod, post, member, kind)
+        assert seed == seed_of(own_id)
+        timer = Timer(own_id, pod, post, member, kind, attempt, 0)
+        assert pack_derived(timer) == pack(timer)
 
 
 @given(ids, ids, ids, ids, types, attempts, due_times)

@@ -325,6 +325,12 @@ def test_whatever_the_text_the_short_way_writes_what_orjson_does(
             "dispatched_at": rfc3339(61_001),
         }
     )
+    assert codec.fired(activity, pod, post, member, "like", 3, 1_000, 61_001) == (
+        codec.execute_engagement(activity, pod, post, member, "like", 3, 1_000, 61_001),
+        codec.engagement_status(
+            activity, pod, post, member, "like", "dispatched", 3, 61_001, 1_000
+        ),
+    )
     assert codec.engagement_status(
         activity, pod, post, member, "comment", "failed", 2, 5_000, 7_000, reason, event_id
     ) == orjson.dumps(
