@@ -84,7 +84,11 @@ class CappedTimes:
     def place(self, earliest_ms: int) -> int:
         """Add the first time from `earliest_ms` on that keeps the cap, and return it."""
         at_ms = self.first_free(earliest_ms)
-        insort(self._times, at_ms)
+        times = self._times
+        if not times or at_ms >= times[-1]:
+            times.append(at_ms)
+        else:
+            insort(times, at_ms)
         if at_ms > earliest_ms:
             self._mark_full(earliest_ms, at_ms)
         return at_ms
@@ -96,6 +100,9 @@ class CappedTimes:
         # one sweep is enough.
         times, window_ms, last = self._times, self._window_ms, self._cap - 1
         at_ms = self._past_full(at_ms)
+        if not times or at_ms >= times[-1]:
+            # Behind all of them, as mostly, the last run alone can forbid it.
+            return max(at_ms, times[~last] + window_ms) if last < len(times) else at_ms
         first = bisect_right(times, at_ms - window_ms)
         while first + last < len(times):
             a, b = times[first], times[first + last]
@@ -117,10 +124,15 @@ class CappedTimes:
     def _mark_full(self, from_ms: int, until_ms: int) -> None:
         # What is full stays full, since times are only added: the first free time for anything in
         # the stretch is its end or later. Stretches that touch become one.
-        low = bisect_left(self._full_until, from_ms)
-        high = bisect_right(self._full_from, until_ms)
+        starts, ends = self._full_from, self._full_until
+        if starts and starts[-1] <= from_ms <= ends[-1] <= until_ms:
+            # As mostly: the last stretch becomes longer.
+            ends[-1] = until_ms
+            return
+        low = bisect_left(ends, from_ms)
+        high = bisect_right(starts, until_ms)
         if low < high:
-            from_ms = min(from_ms, self._full_from[low])
-            until_ms = max(until_ms, self._full_until[high - 1])
-        self._full_from[low:high] = [from_ms]
-        self._full_until[low:high] = [until_ms]
+            from_ms = min(from_ms, starts[low])
+            until_ms = max(until_ms, ends[high - 1])
+        starts[low:high] = [from_ms]
+        ends[low:high] = [until_ms]
