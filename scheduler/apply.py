@@ -7,6 +7,7 @@ its watermark that it has been done, or may be done again.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -65,9 +66,15 @@ class PostDetectedApplier:
         wheel: Wheel,
         outbox: Outbox,
         patience: Patience | None = None,
+        planning: asyncio.Lock | None = None,
     ) -> None:
-        """`topic` is the full name on the cluster, under which both watermarks are kept."""
+        """`topic` is the full name on the cluster, under which both watermarks are kept.
+
+        `planning` is shared by the shards of a process: only one plans a large batch at a time.
+        Else all would end with it at one moment, and then all wait for PostgreSQL.
+        """
         self._shard = shard
+        self._planning = planning or asyncio.Lock()
         self._topic = topic
         self._policy = policy
         self._record = record
@@ -190,12 +197,25 @@ class PostDetectedApplier:
         """The plan for `items` in order, each seeing what those before it have planned."""
         posts = {item.event.post_id for item in items if item.event is not None}
         plans = dict(await self._record.plans(sorted(posts))) if posts else {}
+        large = sum(item.rows for item in items) > PLANNED_PER_TURN
+        async with self._planning if large else nullcontext():
+            rows, dead = await self._plan(items, plans, orders)
+        for record, reason in dead:
+            await self._bury(record, reason)
+        return rows
+
+    async def _plan(
+        self, items: Sequence[Item[PostDetected]], plans: dict[str, PostPlan], orders: Orders
+    ) -> tuple[list[PlannedActivity], list[tuple[SourceRecord, str]]]:
+        """What `items` make on top of `plans`, by post; and what cannot be planned, and why. Waits
+        for no store: others may wait for this."""
         rows: list[PlannedActivity] = []
+        dead: list[tuple[SourceRecord, str]] = []
         unyielded = 0
         for item in items:
             event = item.event
             if event is None:
-                await self._bury(item.record, item.reason)
+                dead.append((item.record, item.reason))
                 continue
             existing = plans.get(event.post_id, _NOTHING_PLANNED)
             try:
@@ -203,7 +223,7 @@ class PostDetectedApplier:
             except Exception as error:
                 # A bug in the planner; but one event must not hold up its neighbours for ever.
                 log.exception("an event cannot be planned", shard=self._shard, offset=item.offset)
-                await self._bury(item.record, f"cannot be planned: {error!r}")
+                dead.append((item.record, f"cannot be planned: {error!r}"))
                 continue
             if planned:
                 plans[event.post_id] = extended(existing, planned)
@@ -213,7 +233,7 @@ class PostDetectedApplier:
             if unyielded >= PLANNED_PER_TURN:
                 unyielded = 0
                 await asyncio.sleep(0)
-        return rows
+        return rows, dead
 
     async def _bury(self, record: SourceRecord, reason: str) -> None:
         # A retry of this batch for another reason must not send it again each time.

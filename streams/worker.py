@@ -50,10 +50,16 @@ def appliers(
 ) -> Mapping[str, Callable[[int], Applier]]:
     """For each input topic: what makes an applier of one of its partitions."""
     inputs = posts, results, commands = settings.topics.inputs
-    turns = Turns()
+    turns, planning = Turns(), asyncio.Lock()
     return {
         posts: lambda partition: PostDetectedApplier(
-            partition, posts, policy=settings.policy, record=record, wheel=wheel, outbox=outbox
+            partition,
+            posts,
+            policy=settings.policy,
+            record=record,
+            wheel=wheel,
+            outbox=outbox,
+            planning=planning,
         ),
         results: lambda partition: ResultApplier(
             partition,

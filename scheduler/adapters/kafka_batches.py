@@ -28,11 +28,6 @@ class Batches:
         self.sent: list[asyncio.Future[RecordMetadata]] = []
         """What was sent, in order; done with its delivery."""
 
-    @property
-    def full(self) -> bool:
-        """Whether a batch is complete, since one more has begun."""
-        return len(self._batches) > 1
-
     def append(self, key: bytes | None, value: bytes, headers: Headers) -> None:
         """Add a record. One that is larger than a batch has a batch of its own."""
         # BatchBuilder's own append does no more than this, in twice the time.
@@ -53,7 +48,7 @@ class Batches:
         """Send the next batch, once the one before it is on its way; False: there is none."""
         if not self._batches:
             return False
-        if not self.full:
+        if len(self._batches) == 1:
             self._complete()
         batch = self._batches.popleft()
         batch.close()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -62,6 +62,7 @@ class KafkaOutbox:
         self._now_ms = now_ms
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
+        self._building = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def announce(self, shard: int, statuses: Sequence[Announcement]) -> None:
@@ -74,12 +75,13 @@ class KafkaOutbox:
             at_ms = self._now_ms()
             batches = Batches(producer, self._topics.engagement_status, shard, at_ms)
             headers = headers_behind_id(EngagementStatus, at_ms)
-            for count, each in enumerate(statuses, 1):
-                batches.append(*_status_record(each, at_ms, headers))
-                if not count % BUILT_PER_TURN:
-                    await asyncio.sleep(0)
-                    if batches.full:
-                        await batches.send_one()
+            # This waits for no broker: one shard after the other, or all would end with it at one
+            # moment, and then all wait for the broker.
+            async with self._building if len(statuses) > BUILT_PER_TURN else nullcontext():
+                for count, each in enumerate(statuses, 1):
+                    batches.append(*_status_record(each, at_ms, headers))
+                    if not count % BUILT_PER_TURN:
+                        await asyncio.sleep(0)
             await send_all(batches)
             await asyncio.gather(*batches.sent)
 

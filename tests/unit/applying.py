@@ -210,6 +210,7 @@ class World:
         self,
         around: Around = straight,
         sleep: Callable[[float], Awaitable[object]] = lambda _: asyncio.sleep(0),
+        planning: asyncio.Lock | None = None,
     ) -> PostDetectedApplier:
         """A new one, as after an assignment, with `around` about each call of a port."""
         return PostDetectedApplier(
@@ -220,6 +221,7 @@ class World:
             wheel=cast(Wheel, Interposed(self.wheel, around)),
             outbox=cast(Outbox, Interposed(self.outbox, around)),
             patience=Patience("test", sleep=sleep),
+            planning=planning,
         )
 
     async def verify(self, activities: int) -> None:

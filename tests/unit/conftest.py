@@ -13,8 +13,9 @@ async def _nothing(*_: object) -> bool:
 
 
 @pytest.fixture
-def consumer() -> Any:
+async def consumer() -> Any:
     """Faust's consumer as the worker has it, not started."""
+    # In the loop of the test: what it waits with belongs to one.
     app = build_app(
         load_settings(),
         ["posts", "results"],

@@ -3,11 +3,11 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from scheduler.apply import READ_BACK_OFFSETS
+from scheduler.apply import PLANNED_PER_TURN, READ_BACK_OFFSETS
 from scheduler.batch import MAX_ROWS
 from scheduler.errors import DataRefusedError, StoreUnavailableError, WheelLostError
 from scheduler.planner import plan
@@ -105,6 +105,43 @@ async def test_a_dead_letter_is_sent_before_the_watermark_moves(world: World) ->
     with pytest.raises(Crash):
         await world.applier(crash).apply(world.log)
     assert [offset for offset, _ in world.outbox.letters] == [0]
+
+
+async def test_large_batches_are_planned_one_after_the_other(world: World) -> None:
+    world.post("p1", [f"m{number}" for number in range(PLANNED_PER_TURN // 2)])
+    small = list(world.log)
+    world.post("p2", [f"m{number}" for number in range(PLANNED_PER_TURN // 2 + 1)])
+    asked = asyncio.Event()
+
+    class Planning(asyncio.Lock):
+        async def acquire(self) -> Literal[True]:
+            asked.set()
+            return await super().acquire()
+
+    planning = Planning()
+    async with planning:
+        asked.clear()
+        await world.applier(planning=planning).apply(small)
+        assert not asked.is_set()
+        large = asyncio.create_task(world.applier(planning=planning).apply(world.log[1:]))
+        await asked.wait()
+        assert len(world.record.rows) == PLANNED_PER_TURN
+    await large
+    await world.verify(2 * PLANNED_PER_TURN + 2)
+
+
+async def test_nobody_waits_for_another_shard_that_waits_for_a_store(world: World) -> None:
+    world.raw(b"{")
+    world.post("p1", [f"m{number}" for number in range(PLANNED_PER_TURN)])
+    planning = asyncio.Lock()
+
+    async def free(name: str, method: Method, args: Arguments) -> Any:
+        assert not planning.locked(), name
+        return await method(*args)
+
+    await world.applier(free, planning=planning).apply(world.log)
+    assert [offset for offset, _ in world.outbox.letters] == [0]
+    await world.verify(2 * PLANNED_PER_TURN)
 
 
 async def test_gaps_between_offsets_are_ordinary(world: World) -> None:
