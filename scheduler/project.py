@@ -96,7 +96,7 @@ class Projection:
                     # that is asked for next, or kept in memory; both do no harm.
                     self._behind = False
                     try:
-                        await self.drain(await end())
+                        await self.drain(end)
                     except BaseException:
                         self._behind = True
                         raise
@@ -162,10 +162,14 @@ class Projection:
                 async with asyncio.timeout(self._linger_s):
                     await self._hurry.wait()
 
-    async def drain(self, end: int) -> None:
-        """Read from Kafka and project all that was committed before offset `end`."""
+    async def drain(self, asked_end: Callable[[], Awaitable[int]]) -> None:
+        """Read from Kafka and project all that was committed before the end, as `asked_end` tells
+        it. Raises `PermanentError` where the record is ahead of it."""
         self._at = None
+        # In this order a record ahead of the end cannot be another's, who has projected more while
+        # this process stood still between the two.
         at = await self._record.watermark(self._topic, self._shard)
+        end = await asked_end()
         if at + 1 == end:
             return
         if at + 1 > end:

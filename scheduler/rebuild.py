@@ -70,7 +70,7 @@ class Rebuild:
         # The first life of a shard is nothing to worry about; each further one was lost.
         tell = log.info if cursor is None else log.warning
         tell("building the wheel", shard=shard, life="first" if cursor is None else "next")
-        await projection.drain(await shard_log.status_end())
+        await projection.drain(shard_log.status_end)
 
         loaded = awaited = 0
         barred: list[Timer] = []

@@ -374,7 +374,7 @@ async def test_the_record_ends_up_knowing_all_that_fired() -> None:
     world = World(3)
     await live(world)
     await Projection(SHARD, STATUSES, world.record, world.kafka).drain(
-        await world.kafka.open().status_end()
+        world.kafka.open().status_end
     )
     answered = {timer.activity_id for timer in world.answered}
     for row in world.record.table.values():
@@ -429,7 +429,7 @@ async def _epoch_at_last(self: ShardDispatcher, *, rebuild: bool = False) -> Non
     self._done = cursor
 
 
-async def _no_drain(self: Projection, end: int) -> None:
+async def _no_drain(self: Projection, asked_end: object) -> None:
     pass
 
 

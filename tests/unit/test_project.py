@@ -5,7 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from scheduler.activity import StatusChange
+from scheduler.errors import PermanentError
 from scheduler.project import Projection
 from scheduler.timer import Timer
 
@@ -95,3 +98,35 @@ async def test_the_watermark_is_asked_for_only_where_others_may_have_moved_it() 
         made.committed(5, timers(1), 0)
         await record.next_statement()
         assert (record.at, record.asked) == (7, asked + 2)
+
+
+async def test_what_another_has_projected_meanwhile_is_no_topic_made_anew() -> None:
+    # This process may stand still between any two steps, as under SIGSTOP, while its shard is taken
+    # by another one, which goes on committing and projecting.
+    committed = 2
+
+    class Overtaken(Record):
+        async def watermark(self, topic: str, shard: int) -> int:
+            nonlocal committed
+            committed = 5
+            self.at = committed
+            return await super().watermark(topic, shard)
+
+    async def end() -> int:
+        return committed + 1
+
+    stored: Any = Overtaken()
+    await Projection(SHARD, TOPIC, stored, stored).drain(end)
+    assert stored.statements == []
+
+
+async def test_a_topic_that_was_made_anew_is_refused() -> None:
+    record = Record()
+    record.at = 5
+
+    async def end() -> int:
+        return 2
+
+    stored: Any = record
+    with pytest.raises(PermanentError, match=r"ends at offset 2, .* created anew"):
+        await Projection(SHARD, TOPIC, stored, stored).drain(end)

@@ -181,7 +181,7 @@ class Site:
         await self.claim()
         await self.claim()
         projection = Projection(SHARD, STATUSES, self.record, self.kafka)
-        await projection.drain(await self.log.status_end())
+        await projection.drain(self.log.status_end)
 
     async def work(self) -> None:
         """A worker that reads the command."""
