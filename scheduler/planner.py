@@ -10,7 +10,7 @@ from scheduler.activity import ActivityRow, PlannedActivity, PostPlan
 from scheduler.controls import OPTED_OUT, Orders
 from scheduler.policy import DelayWindow, PacingPolicy
 from scheduler.quiet_hours import QuietHours, after, free_from
-from scheduler.stagger import CappedTimes, Spread, delay_ms, seed_of
+from scheduler.stagger import CappedTimes, Spread, seed_of
 from schemas.events import EngagementType, PostDetected
 from schemas.ids import ids_of_post
 from schemas.times import LATEST_MS, millis
@@ -151,13 +151,15 @@ def scheduled_times(
 
     likes = [row for row in rows if row.engagement_type == "like"]
     capped = CappedTimes(existing.like_times_ms, policy.like_cap, policy.like_cap_window_ms)
+    spread = Spread(policy.like, len(likes))
     for index, row in enumerate(likes):
-        delay = delay_ms(policy.like, index, len(likes), seed_of(row.activity_id))
+        delay = spread.delay_ms(index, seed_of(row.activity_id))
         quiet = orders.quiet_for(row.pod_id, row.member_id)
         yield row, _placed(capped, due_ms(row, delay, quiet), quiet, days.get(row.member_id))
     comments = [row for row in rows if row.engagement_type == "comment"]
+    spread = Spread(policy.comment, len(comments))
     for index, row in enumerate(comments):
-        delay = delay_ms(policy.comment, index, len(comments), seed_of(row.activity_id))
+        delay = spread.delay_ms(index, seed_of(row.activity_id))
         quiet = orders.quiet_for(row.pod_id, row.member_id)
         yield row, _placed(None, due_ms(row, delay, quiet), quiet, days.get(row.member_id))
 

@@ -23,8 +23,7 @@ def activity_id(pod_id: str, post_id: str, member_id: str, engagement_type: str)
     """The UUIDv5 (RFC 9562, 5.5) of (pod, post, member, type), in canonical form."""
     name = _SEPARATOR.join((pod_id, post_id, member_id, engagement_type)).encode()
     # uuid.uuid5 does the same at three times the cost, and this runs once for each timer fired.
-    h = sha1(NAMESPACE + name, usedforsecurity=False).hexdigest()
-    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
+    return _version_5(sha1(NAMESPACE + name, usedforsecurity=False).hexdigest())
 
 
 def ids_of_post(pod_id: str, post_id: str) -> Callable[[str, str], tuple[str, int]]:
@@ -38,13 +37,14 @@ def ids_of_post(pod_id: str, post_id: str) -> Callable[[str, str], tuple[str, in
         name = begun.copy()
         name.update(f"{member_id}{_SEPARATOR}{engagement_type}".encode())
         raw = name.digest()
-        h = raw.hex()
-        return (
-            f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}",
-            _first_eight(raw)[0] & ~0xF000 | 0x5000,
-        )
+        return _version_5(raw.hex()), _first_eight(raw)[0] & ~0xF000 | 0x5000
 
     return identified
+
+
+def _version_5(h: str) -> str:
+    """The UUID of a SHA-1, which comes in hexadecimal digits."""
+    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
 
 
 def uuid_text(raw: bytes) -> str:

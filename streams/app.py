@@ -180,7 +180,7 @@ class _Rest:
             await asyncio.sleep(seconds)
 
 
-def hurry_streams() -> None:
+def _hurry_streams() -> None:
     """Have the streams of this process take many records in one turn of the loop (`check_faust`
     first)."""
     compiled = cast(Any, faust.streams)._CStreamIterator
@@ -213,7 +213,7 @@ def build_app(
     callbacks get the partitions of each topic and the generation; `on_death` what ended the agent.
     To be called in the loop that will run the app.
     """
-    hurry_streams()
+    _hurry_streams()
     session_s = settings.session_timeout_ms / 1000
     app = _App(
         settings.worker_group,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from streams.app import RECORDS_PER_TURN, hurry_streams
+from streams.app import RECORDS_PER_TURN
 
 
 class Queue:
@@ -81,7 +81,6 @@ async def test_while_the_flow_is_suspended_a_record_may_be_given_up(
 
 
 async def test_a_stream_takes_many_records_in_one_turn(consumer: Any) -> None:
-    hurry_streams()
     app, turns, records = consumer.app, 0, 3 * RECORDS_PER_TURN
     app.flow_control.resume()
     channel = app.channel()
