@@ -12,7 +12,7 @@ from bench.harness import Bench
 from bench.load import COLUMNS, World, far_away, rows
 from bench.results import Figure
 from bench.site import Site
-from schemas.codec import execute_engagement
+from schemas.codec import fired
 
 BATCH_BYTES = 900_000
 TRANSACTIONS = 100
@@ -48,11 +48,11 @@ async def _copy(site: Site, count: int) -> float:
 async def _produce(site: Site, count: int) -> float:
     """Records as large as an engagement, encoded beforehand."""
     (timer, *_), *_ = World().timers(1, 1, *far_away()).values()
-    value = execute_engagement(
+    value = fired(
         *(timer.activity_id, timer.pod_id, timer.post_id, timer.member_id),
         timer.engagement_type,
         *(1, timer.due_ms, timer.due_ms),
-    )
+    )[0]
     key = timer.post_id.encode()
     producer = AIOKafkaProducer(
         bootstrap_servers=site.settings.kafka_bootstrap,

@@ -90,32 +90,6 @@ def encode(event: Event) -> bytes:
         raise InvalidEvent(f"cannot be written as JSON: {error}") from None
 
 
-def execute_engagement(
-    activity_id: str,
-    pod_id: str,
-    post_id: str,
-    member_id: str,
-    engagement_type: EngagementType,
-    attempt: int,
-    scheduled_for_ms: int,
-    dispatched_at_ms: int,
-) -> bytes:
-    """An `execute-engagement` event, without the detour over its type.
-
-    Times in milliseconds UTC; the event id is derived. Values are not checked.
-    """
-    return fired(
-        activity_id,
-        pod_id,
-        post_id,
-        member_id,
-        engagement_type,
-        attempt,
-        scheduled_for_ms,
-        dispatched_at_ms,
-    )[0]
-
-
 def fired(
     activity_id: str,
     pod_id: str,
@@ -126,8 +100,12 @@ def fired(
     scheduled_for_ms: int,
     dispatched_at_ms: int,
 ) -> tuple[bytes, bytes]:
-    """What a timer becomes that fires: `execute_engagement`, and `engagement_status` with status
-    `dispatched`. The dispatcher's hot path: what both have in common is written once."""
+    """What a timer becomes that fires: an `execute-engagement` event and the `engagement-status`
+    event with status `dispatched`, without the detour over their types.
+
+    Times in milliseconds UTC; event ids are derived. Values are not checked. The dispatcher's hot
+    path: what both have in common is written once.
+    """
     own = _plain(activity_id)
     what = (
         f'"activity_id":"{own}","pod_id":"{_shared(pod_id)}","post_id":"{_plain(post_id)}"'
@@ -155,7 +133,7 @@ def engagement_status(
     reason: str | None = None,
     event_id: str | None = None,
 ) -> bytes:
-    """An `engagement-status` event; as `execute_engagement`. `event_id`: another than the usual."""
+    """An `engagement-status` event, as in `fired`. `event_id`: another than the usual."""
     own = _plain(activity_id)
     named = status_event_id(own, status, attempt) if event_id is None else _plain(event_id)
     due = "" if scheduled_for_ms is None else f',"scheduled_for":"{rfc3339(scheduled_for_ms)}"'
@@ -199,8 +177,8 @@ def result_timeout(
     at_ms: int,
     error: str,
 ) -> bytes:
-    """An `engagement-executed` event by which the engine gives an attempt up; as
-    `execute_engagement`."""
+    """An `engagement-executed` event by which the engine gives an attempt up; as in
+    `fired`."""
     return orjson.dumps(
         {
             "event_id": timeout_event_id(activity_id, attempt),

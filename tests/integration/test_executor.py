@@ -29,7 +29,7 @@ from pod_automation.executor import (
 from pod_automation.executor.results import ResultSender
 from scheduler.adapters.kafka_producer import throw_away
 from scheduler.settings import Settings
-from schemas.codec import decode, execute_engagement
+from schemas.codec import decode, fired
 from schemas.events import EngagementExecuted
 from schemas.headers import CE_TYPES
 from schemas.ids import activity_id
@@ -107,7 +107,7 @@ def records(count: int, *, posts: int = 8, prefix: str = "post") -> list[tuple[s
         pod, post, member = "pod", f"{prefix}-{number % posts}", f"member-{number}"
         activity = activity_id(pod, post, member, "like")
         at_ms = millis(AT) + number
-        value = execute_engagement(activity, pod, post, member, "like", 1, at_ms, at_ms)
+        value = fired(activity, pod, post, member, "like", 1, at_ms, at_ms)[0]
         found.append((activity, post, value))
     return found
 

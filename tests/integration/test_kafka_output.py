@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pod_automation.processes import dispatcher
 from scheduler.activity import Announcement, PlannedActivity, Status
 from scheduler.adapters.kafka_batches import send_all
-from scheduler.adapters.kafka_outbox import KafkaOutbox
+from scheduler.adapters.kafka_outbox import BUILT_PER_TURN, KafkaOutbox
 from scheduler.adapters.kafka_shard_log import KafkaShardLog
 from scheduler.adapters.kafka_topics import check_topics, ensure_topics
 from scheduler.errors import FencedError, PermanentError, StoreUnavailableError
@@ -93,6 +93,27 @@ async def test_statuses_come_in_order_however_many(
     assert [dict(record.headers)["ce_id"].decode() for record in records] == [
         f"id-{n}:scheduled:1" for n in range(5000)
     ]
+
+
+async def test_large_lists_are_built_one_after_the_other(outbox: KafkaOutbox) -> None:
+    """So that the first is on its way to the broker while the others are built."""
+    built: list[int] = []
+
+    class Noted(list[Announcement]):
+        def __iter__(self) -> Iterator[Announcement]:
+            for each in super().__iter__():
+                built.append(each.attempt)
+                yield each
+
+    def several(shard: int) -> Noted:
+        one = Announcement("id", "pod", "post", "m", "like", Status.SCHEDULED, shard, DUE_MS)
+        return Noted([one] * (BUILT_PER_TURN * 2 + 1))
+
+    # The first connects; without that, each would come when the other has all behind it.
+    await outbox.announce(0, [])
+    await asyncio.gather(*(outbox.announce(shard, several(shard)) for shard in (1, 2, 3)))
+    assert built == sorted(built)
+    assert len(built) == 3 * (BUILT_PER_TURN * 2 + 1)
 
 
 async def test_a_status_is_what_the_contract_says(

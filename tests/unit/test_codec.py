@@ -228,7 +228,7 @@ def test_what_has_no_bytes_is_refused(event: Event) -> None:
 def test_an_execute_engagement_by_its_values() -> None:
     event = decode(
         ExecuteEngagement,
-        codec.execute_engagement("a", "p", "q", 'm"ü', "comment", 2, 1_000, 61_001),
+        codec.fired("a", "p", "q", 'm"ü', "comment", 2, 1_000, 61_001)[0],
     )
 
     assert event == ExecuteEngagement(
@@ -271,7 +271,7 @@ def test_an_engagement_status_by_its_values() -> None:
 def test_the_short_way_writes_the_same_bytes_as_the_types(event_type: type[Event]) -> None:
     event = EXAMPLES[event_type]
     if isinstance(event, ExecuteEngagement):
-        short = codec.execute_engagement(
+        short = codec.fired(
             event.activity_id,
             event.pod_id,
             event.post_id,
@@ -280,7 +280,7 @@ def test_the_short_way_writes_the_same_bytes_as_the_types(event_type: type[Event
             event.attempt,
             millis(event.scheduled_for),
             millis(event.dispatched_at),
-        )
+        )[0]
     else:
         assert isinstance(event, EngagementStatus)
         assert event.scheduled_for is not None
@@ -313,9 +313,7 @@ def test_whatever_the_text_the_short_way_writes_what_orjson_does(
     activity: str, pod: str, post: str, member: str, reason: str | None, event_id: str | None
 ) -> None:
     ids = {"activity_id": activity, "pod_id": pod, "post_id": post, "member_id": member}
-    assert codec.execute_engagement(
-        activity, pod, post, member, "like", 3, 1_000, 61_001
-    ) == orjson.dumps(
+    assert codec.fired(activity, pod, post, member, "like", 3, 1_000, 61_001)[0] == orjson.dumps(
         {
             "event_id": f"{activity}:execute:3",
             **ids,
@@ -326,7 +324,7 @@ def test_whatever_the_text_the_short_way_writes_what_orjson_does(
         }
     )
     assert codec.fired(activity, pod, post, member, "like", 3, 1_000, 61_001) == (
-        codec.execute_engagement(activity, pod, post, member, "like", 3, 1_000, 61_001),
+        codec.fired(activity, pod, post, member, "like", 3, 1_000, 61_001)[0],
         codec.engagement_status(
             activity, pod, post, member, "like", "dispatched", 3, 61_001, 1_000
         ),
@@ -350,4 +348,4 @@ def test_whatever_the_text_the_short_way_writes_what_orjson_does(
 def test_text_that_is_not_unicode_has_no_bytes() -> None:
     for ids in (("\ud800", "p", "q", "m"), ("a", "\ud800", "q", "m")):
         with pytest.raises(orjson.JSONEncodeError):
-            codec.execute_engagement(*ids, "like", 1, 0, 0)
+            codec.fired(*ids, "like", 1, 0, 0)

@@ -80,9 +80,9 @@ def fire(
     tally: Tally, member: str, *, due: int = 0, sent: int = 5, written: int = 9, attempt: int = 1
 ) -> None:
     """Count one like; times in ms after NOW_MS."""
-    value = codec.execute_engagement(
+    value = codec.fired(
         f"id-{member}", "pod", "post", member, "like", attempt, NOW_MS + due, NOW_MS + sent
-    )
+    )[0]
     assert tally.add(value, NOW_MS + written) is not None
 
 
@@ -108,7 +108,7 @@ def test_early_is_early_by_either_clock() -> None:
 
 def test_other_pods_are_not_counted() -> None:
     tally = Tally(["another"])
-    value = codec.execute_engagement("id", "pod", "post", "m", "like", 1, NOW_MS, NOW_MS)
+    value = codec.fired("id", "pod", "post", "m", "like", 1, NOW_MS, NOW_MS)[0]
     assert tally.add(value, NOW_MS) is None
     assert not tally.fired
 

@@ -82,9 +82,9 @@ class World:
     def fire(self, activity: str, attempt: int, *, late: int = 5) -> None:
         due = NOW_MS + 10_000 * attempt
         number = NUMBER.get(activity, 0)
-        value = codec.execute_engagement(
+        value = codec.fired(
             *(activity, "pod", post(number), member(number), "like", attempt, due, due + late)
-        )
+        )[0]
         self.tally.add(value, due + 9)
 
     def report(self, activity: str, outcome: str, attempt: int) -> None:
