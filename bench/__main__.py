@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
 
 from bench import (
+    again,
     burst,
     cancel,
     drain,
@@ -34,26 +36,27 @@ from bench import publish as publishing
 from bench.harness import Benchmark, prepared
 from bench.peers import measure as peers
 from bench.publish import RESULTS, publish
-from bench.results import OURS, Figure, commit, report, table, write
+from bench.results import OURS, Figure, commit, joined, report, table, write
 from pod_automation.cli.loop import run
 from pod_automation.cli.terminal import failed
 from pod_automation.stack import StackError
 from scheduler.errors import EngineError
 
-WHOLE: Mapping[str, Benchmark] = {
-    **{
-        module.__name__.removeprefix("bench."): module.run
-        for module in (limits, wheel, ingest, drain, memory, idle, lateness, burst, rebuild, soak)
-    },
-    "peers": peers.run,
-}
-"""What a run without names measures."""
 
-ON_DEMAND: Mapping[str, Benchmark] = {
-    module.__name__.removeprefix("bench."): module.run
-    # The last three mostly wait for sessions to run out.
-    for module in (cancel, reconcile, handover, restarts, rolling)
+def _named(*modules: ModuleType) -> dict[str, Benchmark]:
+    return {module.__name__.removeprefix("bench."): module.run for module in modules}
+
+
+WHOLE: Mapping[str, Benchmark] = {
+    **_named(limits, wheel, ingest, drain, memory, idle, lateness),
+    # Others are measured between two rounds of ours.
+    "peers": peers.run,
+    **_named(again, burst, rebuild, soak),
 }
+"""What a run without names measures, in this order."""
+
+# The last three mostly wait for sessions to run out.
+ON_DEMAND = _named(cancel, reconcile, handover, restarts, rolling)
 BENCHMARKS = {**WHOLE, **ON_DEMAND}
 
 WITHOUT_KAFKA = ("wheel", "memory", "peers")
@@ -119,7 +122,7 @@ async def _measure(names: Sequence[str], quick: bool, file: Path) -> Mapping[str
         if bench.pids and not quick and not set(names) <= set(WITHOUT_KAFKA):
             await warmth.warm(bench)
         for name in names:
-            figures += await BENCHMARKS[name](bench)
+            figures = joined([*figures, *await BENCHMARKS[name](bench)])
             # After each: what was measured in an hour is not lost by what comes last.
             found = report(figures, versions, measured)
             write(file, found)

@@ -98,8 +98,14 @@ def machine(found: Mapping[str, Any]) -> str:
     return (
         f"{where['processor']}, {where['cores']} cores for the engine and all servers together,"
         f" {where['memory_gib']} GiB, {where['system']}. {names}."
-        f" {date}, commit {found['commit']}, `{found['command']}`; medians of three."
+        f" {date}, commit {found['commit']}, `{found['command']}`; {_medians(found)}."
     )
+
+
+def _medians(found: Mapping[str, Any]) -> str:
+    """Of how many values: what stands beside others was measured before and behind them."""
+    counts = {len(each.values) for each in figures_of(found)} - {1}
+    return f"medians of {' or '.join(map(str, sorted(counts)))}"
 
 
 def peers(found: Mapping[str, Any]) -> str:
@@ -130,7 +136,7 @@ def brief(found: Mapping[str, Any]) -> str:
     return (
         f"{_table(head, 'lrrr', lines)}\n\n`make bench` on {date}, {where['cores']} cores for"
         " everything, commit"
-        f" {found['commit']}; medians of three. All of it, what was wanted and what was missed:"
+        f" {found['commit']}; {_medians(found)}. All of it, what was wanted and what was missed:"
         " [docs/benchmarks.md](docs/benchmarks.md)."
     )
 

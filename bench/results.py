@@ -14,6 +14,7 @@ from typing import Any, Literal
 import orjson
 import psutil  # type: ignore[import-untyped]
 from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -69,6 +70,20 @@ class Figure(Struct, frozen=True, kw_only=True):
         if self.goal is None:
             return None
         return self.median >= self.goal if self.better == "more" else self.median <= self.goal
+
+
+def joined(figures: Sequence[Figure]) -> list[Figure]:
+    """Each name once, with the values of all that have it, and what is noted of each value."""
+    made: dict[str, Figure] = {}
+    for each in figures:
+        before = made.setdefault(each.name, each)
+        if before is not each:
+            notes = {
+                key: [*old, *each.notes[key]] if isinstance(old, list) else old
+                for key, old in before.notes.items()
+            }
+            made[each.name] = replace(before, values=[*before.values, *each.values], notes=notes)
+    return list(made.values())
 
 
 def table(figures: Sequence[Figure]) -> Table:

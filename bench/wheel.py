@@ -27,7 +27,10 @@ ADD = 5_000
 FILLED_AT_ONCE = 200_000
 AWAIT_MS = HOUR_MS
 
-QUANTITIES = {("schedule", 100_000): WHEEL_SCHEDULE}
+COMPARED = 100_000
+"""Timers that wait where others are measured beside it."""
+
+QUANTITIES = {("schedule", COMPARED): WHEEL_SCHEDULE}
 
 GROWTH = 1.3
 """How much slower it may be with the most timers than with the fewest, or the other way round."""
@@ -35,27 +38,12 @@ GROWTH = 1.3
 
 async def run(bench: Bench) -> Sequence[Figure]:
     """Eight shards in one client, each adding and claiming in turn."""
-    sizes = bench.of((10_000, 100_000, 1_000_000, 5_000_000), (10_000, 100_000))
-    count = bench.of(200_000, 40_000)
-    url = bench.servers[SERVERS[1]]
-    figures = [await _limit(bench, url, count)]
+    sizes = bench.of((10_000, COMPARED, 1_000_000, 5_000_000), (10_000, COMPARED))
+    figures = [await _limit(bench)]
     rates: dict[str, list[Figure]] = {"schedule": [], "claim": []}
     for size in sizes:
-        bench.say(f"filling the wheels with {size:,} timers")
-        async with filled(url, size) as wheels:
-            some = min(count, max(size, 40_000))
-            for what, once in (("schedule", wheels.schedule), ("claim", wheels.claim)):
-                name = f"wheel {what}, {size:,} pending"
-                found = await bench.each_repeat(name, partial(once, some))
-                rates[what].append(
-                    Figure(
-                        name=name,
-                        quantity=QUANTITIES.get((what, size), ""),
-                        unit="timers/s",
-                        values=found,
-                        notes={"timers": some, "pending": size},
-                    )
-                )
+        for what, found in (await _with(bench, size)).items():
+            rates[what].append(found)
     for what, found_all in rates.items():
         figures += found_all
         medians = [median(each.values) for each in found_all]
@@ -69,6 +57,11 @@ async def run(bench: Bench) -> Sequence[Figure]:
             )
         )
     return figures
+
+
+async def compared(bench: Bench) -> Sequence[Figure]:
+    """Only what stands beside others, and its limit."""
+    return [await _limit(bench), *(await _with(bench, COMPARED)).values()]
 
 
 @asynccontextmanager
@@ -152,8 +145,31 @@ class Wheels:
             self._done[shard] = (batch.seq, batch.nonce)
 
 
-async def _limit(bench: Bench, url: str, count: int) -> Figure:
+async def _with(bench: Bench, size: int) -> dict[str, Figure]:
+    """Schedule and claim, while so many wait."""
+    bench.say(f"filling the wheels with {size:,} timers")
+    made = {}
+    async with filled(bench.servers[SERVERS[1]], size) as wheels:
+        some = min(_count(bench), max(size, 40_000))
+        for what, once in (("schedule", wheels.schedule), ("claim", wheels.claim)):
+            name = f"wheel {what}, {size:,} pending"
+            made[what] = Figure(
+                name=name,
+                quantity=QUANTITIES.get((what, size), ""),
+                unit="timers/s",
+                values=await bench.each_repeat(name, partial(once, some)),
+                notes={"timers": some, "pending": size},
+            )
+    return made
+
+
+def _count(bench: Bench) -> int:
+    return bench.of(200_000, 40_000)
+
+
+async def _limit(bench: Bench) -> Figure:
     """What the server takes at best: packed beforehand, in plain pipelines of ZADD."""
+    url, count = bench.servers[SERVERS[1]], _count(bench)
     from_ms, until_ms = far_away()
     timers = World().timers(count, SHARDS, from_ms, until_ms)
     prefix = f"bench{uuid4().hex[:12]}-"

@@ -39,6 +39,9 @@ COUNT, FEW = 100_000, 10_000
 SCHEDULE_S = 10
 """A peer that is slower than that at scheduling them gets fewer."""
 
+FIRE_S = 20
+"""A setup that is slower than that at firing them fires fewer."""
+
 MANY_A_SECOND = 10_000
 """A peer that schedules so many is given a million to wait beside the others."""
 
@@ -82,9 +85,10 @@ class _Trial:
         most = int(self.peer.a_second * self.bench.of(SCHEDULE_S, 2))
         count = min(self.bench.of(COUNT, FEW), most)
         scheduling = await self._scheduling(count)
+        fired = count if self.setup.fires is None else min(count, self.setup.fires * FIRE_S)
         return [
             *scheduling,
-            await self._firing(count, count / scheduling[0].median),
+            await self._firing(fired, fired / scheduling[0].median),
             *await self._waiting(count),
         ]
 

@@ -8,9 +8,10 @@ import pytest
 from msgspec import to_builtins
 
 from bench import publish
+from bench.__main__ import WHOLE
 from bench.comparison import goals, rows, shares
 from bench.guard import Measured, compared
-from bench.results import FIRE, OURS, SCHEDULE, Figure, lateness_at
+from bench.results import FIRE, OURS, SCHEDULE, Figure, joined, lateness_at
 
 LATE = lateness_at(200, "p50")
 
@@ -77,6 +78,24 @@ def test_a_limit_counts_as_we_do(figures: Sequence[Figure]) -> None:
     records, transactions = shares([*figures, *limits])
     assert (records.limit, records.share) == (160, 0.5)
     assert (transactions.ours, transactions.share) == (20, 0.5)
+
+
+def test_what_was_measured_twice_has_the_values_of_both() -> None:
+    first = figure(FIRE, OURS, 1, 2, 9, processor=[1, 2, 9], timers=5)
+    again = figure(FIRE, OURS, 4, 5, 6, processor=[4, 5, 6], timers=5)
+    other = figure(LATE, OURS, 3)
+    both, alone = joined([first, other, again])
+    assert (both.values, both.median) == ([1, 2, 9, 4, 5, 6], 4.5)
+    assert both.notes == {"processor": [1, 2, 9, 4, 5, 6], "timers": 5}
+    assert alone == other
+    assert first.values == (1, 2, 9)
+
+
+def test_the_engine_is_measured_on_both_sides_of_its_peers() -> None:
+    order = list(WHOLE)
+    for part in ("limits", "wheel", "ingest", "drain", "lateness"):
+        assert order.index(part) < order.index("peers")
+    assert order.index("again") == order.index("peers") + 1
 
 
 def test_pages_take_what_a_run_found(figures: Sequence[Figure], tmp_path: Path) -> None:
