@@ -11,8 +11,8 @@ CLOSE_S = 2.0
 
 
 def fetched(sent: "asyncio.Future[Any]") -> None:
-    """A done callback for what was sent: an exception that nobody fetches, since an earlier one
-    ended the matter, is logged much later, by the garbage collector."""
+    """A done callback for what is over anyway: an exception that nobody fetches, since an earlier
+    one ended the matter, is logged much later, by the garbage collector."""
     if not sent.cancelled():
         sent.exception()
 
@@ -40,6 +40,10 @@ async def throw_away(producer: AIOKafkaProducer) -> None:
         if batch._drain_waiter.done():
             batch._drain_waiter.exception()
     if (task := producer._sender.sender_task) is not None:
+        # An error of what it has in hand may end it instead; aiokafka would then fail all batches
+        # once more, and a transaction that an idempotent producer has not.
+        task.remove_done_callback(producer._sender._fail_all)
+        task.add_done_callback(fetched)
         task.cancel()
         await asyncio.wait([task], timeout=CLOSE_S)
     with contextlib.suppress(KafkaError, OSError):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from pod_automation.processes import dispatcher
@@ -114,6 +115,54 @@ async def test_large_lists_are_built_one_after_the_other(outbox: KafkaOutbox) ->
     await asyncio.gather(*(outbox.announce(shard, several(shard)) for shard in (1, 2, 3)))
     assert built == sorted(built)
     assert len(built) == 3 * (BUILT_PER_TURN * 2 + 1)
+
+
+async def test_a_producer_that_is_thrown_away_says_nothing_of_what_it_had_in_hand(
+    settings: Settings, outbox: KafkaOutbox
+) -> None:
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    await outbox.announce(2, [])
+    assert outbox._producer is not None
+    in_hand, given_up = asyncio.Event(), asyncio.Event()
+
+    async def broken(*_: object) -> None:
+        in_hand.set()
+        await given_up.wait()
+        raise RuntimeError("an error of aiokafka's own")
+
+    outbox._producer._sender._send_produce_req = broken
+    status = Announcement("id", "pod", "post", "m", "like", Status.SCHEDULED, 1, DUE_MS)
+    announcing = asyncio.create_task(outbox.announce(2, [status]))
+    await in_hand.wait()
+    closing = asyncio.create_task(outbox.close())
+    with pytest.raises(StoreUnavailableError):
+        await announcing
+    given_up.set()
+    await closing
+    gc.collect()
+    assert told == []
+
+
+async def test_after_a_batch_out_of_order_there_is_another_producer(
+    settings: Settings, stores: Bench, outbox: KafkaOutbox
+) -> None:
+    """As after batches that a broker has lost."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    status = Announcement("id", "pod", "post", "m", "like", Status.SCHEDULED, 1, DUE_MS)
+    await outbox.announce(2, [status])
+    assert outbox._producer is not None
+    outbox._producer._txn_manager.increment_sequence_number(
+        TopicPartition(settings.topics.engagement_status, 2), 7
+    )
+    with pytest.raises(StoreUnavailableError):
+        await outbox.announce(2, [status])
+    await outbox.announce(2, [status])
+    await outbox.close()
+    gc.collect()
+    assert told == []
+    assert len(await stores.read(settings.topics.engagement_status)) == 2
 
 
 async def test_a_status_is_what_the_contract_says(

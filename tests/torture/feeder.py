@@ -12,6 +12,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from scheduler.adapters.kafka_producer import throw_away
 from scheduler.settings import Settings
 
 PODS, MEMBERS = 7, 60
@@ -49,6 +50,7 @@ class Feeder:
         self._settings = settings
         self._rng = rng
         self._rate = rate
+        self._starting = asyncio.Lock()
         self._producer: AIOKafkaProducer | None = None
         self.fed = Fed()
 
@@ -154,33 +156,25 @@ class Feeder:
                 return sent.partition, sent.offset
 
     async def _started(self) -> AIOKafkaProducer:
-        while self._producer is None:
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._settings.kafka_bootstrap,
-                acks="all",
-                enable_idempotence=True,
-                request_timeout_ms=5000,
-                max_batch_size=1_000_000,
-            )
-            try:
-                await producer.start()
-            except (KafkaError, OSError):
-                await asyncio.sleep(0.3)
-            else:
-                await self._keep(producer)
-        return self._producer
-
-    async def _keep(self, producer: AIOKafkaProducer) -> None:
-        if self._producer is None:
-            self._producer = producer
-        else:
-            await producer.stop()  # another task was faster
+        async with self._starting:
+            while self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._settings.kafka_bootstrap,
+                    acks="all",
+                    enable_idempotence=True,
+                    request_timeout_ms=5000,
+                    max_batch_size=1_000_000,
+                )
+                try:
+                    await producer.start()
+                except (KafkaError, OSError):
+                    await throw_away(producer)
+                    await asyncio.sleep(0.3)
+                else:
+                    self._producer = producer
+            return self._producer
 
     async def _close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            try:
-                async with asyncio.timeout(2):
-                    await producer.stop()
-            except (KafkaError, OSError, TimeoutError):
-                pass
+            await throw_away(producer)
