@@ -177,8 +177,7 @@ def result_timeout(
     at_ms: int,
     error: str,
 ) -> bytes:
-    """An `engagement-executed` event by which the engine gives an attempt up; as in
-    `fired`."""
+    """An `engagement-executed` event by which the engine gives an attempt up; as in `fired`."""
     return orjson.dumps(
         {
             "event_id": timeout_event_id(activity_id, attempt),

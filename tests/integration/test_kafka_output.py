@@ -45,6 +45,14 @@ async def outbox(settings: Settings) -> AsyncIterator[KafkaOutbox]:
     await made.close()
 
 
+@pytest.fixture
+async def told() -> list[dict[str, Any]]:
+    """What the event loop would log, for want of somebody who is told of it."""
+    contexts: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
+    return contexts
+
+
 def source(key: bytes | None, value: bytes | None, *headers: tuple[str, bytes]) -> SourceRecord:
     return SourceRecord("source", 1, 7, key, value, headers)
 
@@ -118,10 +126,8 @@ async def test_large_lists_are_built_one_after_the_other(outbox: KafkaOutbox) ->
 
 
 async def test_a_producer_that_is_thrown_away_says_nothing_of_what_it_had_in_hand(
-    settings: Settings, outbox: KafkaOutbox
+    outbox: KafkaOutbox, told: list[dict[str, Any]]
 ) -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     await outbox.announce(2, [])
     assert outbox._producer is not None
     in_hand, given_up = asyncio.Event(), asyncio.Event()
@@ -145,11 +151,9 @@ async def test_a_producer_that_is_thrown_away_says_nothing_of_what_it_had_in_han
 
 
 async def test_after_a_batch_out_of_order_there_is_another_producer(
-    settings: Settings, stores: Bench, outbox: KafkaOutbox
+    settings: Settings, stores: Bench, outbox: KafkaOutbox, told: list[dict[str, Any]]
 ) -> None:
     """As after batches that a broker has lost."""
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     status = Announcement("id", "pod", "post", "m", "like", Status.SCHEDULED, 1, DUE_MS)
     await outbox.announce(2, [status])
     assert outbox._producer is not None
