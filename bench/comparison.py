@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from bench.results import (
     FIRE,
+    OLD_REDIS,
     OURS,
     SCHEDULE,
     WHEEL_SCHEDULE,
@@ -125,6 +126,8 @@ _WANTED: Sequence[tuple[str, str, float]] = (
     (FIRE, NEAREST, 8),
     (size_at(100_000), BULLMQ, 13),
     (size_at(1_000_000), BULLMQ, 13),
+    (size_at(100_000, OLD_REDIS), BULLMQ, 13),
+    (size_at(1_000_000, OLD_REDIS), BULLMQ, 13),
     (lateness_at(200, "p50"), BULLMQ, 5),
     (lateness_at(200, "p99"), BULLMQ, 3),
 )

@@ -102,7 +102,7 @@ async def measured(bench: Bench) -> list[Measured]:
         for name, rate in (("schedule", wheels.schedule), ("claim", wheels.claim)):
             found.append(await _rate(bench, f"wheel {name}", partial(rate, FIRED)))
     timers = World().timers(PENDING, memory.SHARDS, *far_away())
-    size = await memory.bytes_a_timer(bench.servers[SERVERS[1]], timers)
+    size = await memory.bytes_a_timer(bench, timers)
     return [*found, Measured(f"bytes a timer at {PENDING:,}", "size", size)]
 
 

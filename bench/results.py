@@ -34,9 +34,13 @@ IDLE = "idle"
 RESIDENT = "resident memory"
 
 
-def size_at(count: int) -> str:
-    """The quantity: what a timer takes where so many are pending."""
-    return f"bytes a timer at {count:,}"
+OLD_REDIS = "Redis 6.2"
+
+
+def size_at(count: int, server: str = "") -> str:
+    """The quantity: what a timer takes where so many are pending, on another server than the rest
+    is measured on."""
+    return f"bytes a timer at {count:,}" + (f", {server}" if server else "")
 
 
 def lateness_at(rate: int, share: str) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from bench.harness import SERVERS, Bench
 from bench.lateness import RATES, SHARES, quantile
 from bench.load import far_away
-from bench.memory import used_memory
+from bench.memory import on_old_redis, used_memory
 from bench.meter import seconds_of
 from bench.peers.catalogue import MILLION, PEERS, Peer, Setup
 from bench.peers.install import NotInstalledError, installed
@@ -24,6 +24,7 @@ from bench.results import (
     FIRE,
     IDLE,
     MIB,
+    OLD_REDIS,
     RESIDENT,
     SCHEDULE,
     Figure,
@@ -64,8 +65,10 @@ async def run(bench: Bench) -> Sequence[Figure]:
             bench.say(f"{peer.title} is left out: {error}")
             continue
         for setup in peer.setups:
+            trial = _Trial(bench, peer, setup, command, folder)
             try:
-                figures += await _Trial(bench, peer, setup, command, folder).figures()
+                figures += await trial.figures()
+                figures += await trial.sizes_on_old_redis()
             except (DriverError, TimeoutError) as error:
                 bench.say(f"{peer.title}, {setup.name}, is left out: {error!r}")
     return figures
@@ -80,10 +83,11 @@ class _Trial:
     setup: Setup
     command: Sequence[str]
     folder: Path
+    server: str = ""
+    """Another one than the rest is measured on."""
 
     async def figures(self) -> list[Figure]:
-        most = int(self.peer.a_second * self.bench.of(SCHEDULE_S, 2))
-        count = min(self.bench.of(COUNT, FEW), most)
+        count = self._count
         scheduling = await self._scheduling(count)
         fired = count if self.setup.fires is None else min(count, self.setup.fires * FIRE_S)
         return [
@@ -92,15 +96,32 @@ class _Trial:
             *await self._waiting(count),
         ]
 
+    async def sizes_on_old_redis(self) -> list[Figure]:
+        """What a timer of a peer whose store is Redis takes there."""
+        if not self._redis:
+            return []
+        async with on_old_redis(self.bench) as old:
+            if old is None:
+                return []
+            return await replace(self, bench=old, server=OLD_REDIS)._sizes()
+
+    async def _sizes(self) -> list[Figure]:
+        _, size = await self._scheduling(self._count)
+        if not self._many:
+            return [size]
+        async with self._driver() as made:
+            _, most = await self._filled(made, MILLION)
+        return [size, self._size(MILLION, [most], MILLION)]
+
     async def _scheduling(self, count: int) -> list[Figure]:
         rates: list[float] = []
         sizes: list[float] = []
 
         async def once() -> None:
             async with self._driver() as made:
-                before = await self._bytes()
-                rates.append(count / await made.schedule(count, *far_away()))
-                sizes.append((await self._bytes() - before) / count)
+                rate, size = await self._filled(made, count)
+            rates.append(rate)
+            sizes.append(size)
 
         await self._repeat("schedule", once)
         return [
@@ -109,8 +130,14 @@ class _Trial:
             self._size(COUNT, sizes, count),
         ]
 
+    async def _filled(self, made: Driver, count: int) -> tuple[float, float]:
+        """Timers a second, and bytes of each."""
+        before = await self._bytes()
+        seconds = await made.schedule(count, *far_away())
+        return count / seconds, (await self._bytes() - before) / count
+
     def _size(self, at: int, values: Sequence[float], count: int) -> Figure:
-        return self._figure(size_at(at), "bytes", values, "less", timers=count)
+        return self._figure(size_at(at, self.server), "bytes", values, "less", timers=count)
 
     async def _firing(self, count: int, seconds: float) -> Figure:
         """`seconds` is what scheduling them takes."""
@@ -132,18 +159,15 @@ class _Trial:
 
     async def _waiting(self, count: int) -> list[Figure]:
         """Idle, and punctual, beside timers that are hours away."""
-        many = self.peer.a_second >= MANY_A_SECOND and not self.bench.quick
-        pending = MILLION if many else count
+        pending = MILLION if self._many else count
         async with self._driver() as made:
-            before = await self._bytes()
             self.bench.say(f"{self.peer.title}, {self.setup.name}: filling with {pending:,}")
-            await made.schedule(pending, *far_away())
-            size = (await self._bytes() - before) / pending
+            _, size = await self._filled(made, pending)
             await made.work()
             await asyncio.sleep(SETTLED_S)
             idle = await self._idle(made, pending)
             late = [each for rate in RATES for each in await self._punctuality(made, rate, pending)]
-        sizes = [self._size(MILLION, [size], pending)] if many else []
+        sizes = [self._size(MILLION, [size], pending)] if self._many else []
         return [*sizes, *idle, *late]
 
     async def _idle(self, made: Driver, pending: int) -> list[Figure]:
@@ -195,7 +219,8 @@ class _Trial:
             return await made.fired(count)
 
     async def _repeat(self, what: str, once: Callable[[], Awaitable[None]]) -> None:
-        await self.bench.each_repeat(f"{self.peer.title}, {self.setup.name}: {what}", once)
+        where = f" on {self.server}" if self.server else ""
+        await self.bench.each_repeat(f"{self.peer.title}, {self.setup.name}: {what}{where}", once)
 
     def _figure(
         self, what: str, unit: str, values: Sequence[float], better: str, **notes: object
@@ -209,6 +234,15 @@ class _Trial:
             better="less" if better == "less" else "more",
             notes={"config": dict(self.setup.config), **notes},
         )
+
+    @property
+    def _count(self) -> int:
+        most = int(self.peer.a_second * self.bench.of(SCHEDULE_S, 2))
+        return min(self.bench.of(COUNT, FEW), most)
+
+    @property
+    def _many(self) -> bool:
+        return self.peer.a_second >= MANY_A_SECOND and not self.bench.quick
 
     @property
     def _redis(self) -> bool:

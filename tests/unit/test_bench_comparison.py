@@ -11,7 +11,16 @@ from bench import publish
 from bench.__main__ import WHOLE
 from bench.comparison import goals, rows, shares
 from bench.guard import Measured, compared
-from bench.results import FIRE, OURS, SCHEDULE, Figure, joined, lateness_at
+from bench.results import (
+    FIRE,
+    OLD_REDIS,
+    OURS,
+    SCHEDULE,
+    Figure,
+    joined,
+    lateness_at,
+    size_at,
+)
 
 LATE = lateness_at(200, "p50")
 
@@ -68,6 +77,24 @@ def test_goals_are_reached_or_missed(figures: Sequence[Figure]) -> None:
         (FIRE, "BullMQ", 1): True,
         (LATE, "BullMQ", 1): True,
     }
+
+
+def test_a_size_is_held_against_that_on_the_same_server() -> None:
+    here, there = size_at(1_000_000), size_at(1_000_000, OLD_REDIS)
+    sizes = {here: (50, 600), there: (60, 900)}
+    found = goals(
+        rows(
+            [
+                figure(quantity, who, size, better="less")
+                for quantity, pair in sizes.items()
+                for who, size in zip((OURS, "BullMQ, best"), pair, strict=True)
+            ]
+        )
+    )
+    assert [(each.quantity, each.found, each.reached) for each in found if each.wanted > 1] == [
+        (here, 12, False),
+        (there, 15, True),
+    ]
 
 
 def test_a_limit_counts_as_we_do(figures: Sequence[Figure]) -> None:
