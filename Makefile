@@ -126,7 +126,7 @@ nightly: $(VENV)/.test ## What is too long for each run: the long tests, 100,000
 	$(MAKE) --no-print-directory fuzz
 	$(PY) -m tests.torture --rounds 22 --seed $$(date +%j)
 
-bench: $(VENV)/.dev ## Measure all, beside every peer that can be had here; 90 minutes
+bench: $(VENV)/.dev ## Measure all, beside every peer that can be had here; 100 minutes
 	@exec $(PY) -m bench $(ARGS)
 
 bench-quick: $(VENV)/.dev ## Has a change made it slower? Under three minutes

@@ -56,7 +56,7 @@ def _bars(found: Sequence[Row], unit: str, title: str) -> bool:
     chosen = [row for row in found if row.ours.unit == unit and row.peers]
     if not chosen:
         return False
-    columns = min(3, len(chosen))
+    columns = 2 if len(chosen) == 4 else min(3, len(chosen))
     lines = -(-len(chosen) // columns)
     picture, axes = plt.subplots(
         lines, columns, figsize=(3.6 * columns, 2.3 * lines), squeeze=False, sharex=True
