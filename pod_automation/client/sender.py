@@ -4,14 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 from msgspec import Struct
 
 from scheduler.adapters.kafka_errors import translated
-from scheduler.adapters.kafka_producer import throw_away
+from scheduler.adapters.kafka_producer import RenewableProducer
 from scheduler.adapters.kafka_topics import check_topics
-from scheduler.kafka_servers import client_options
 from scheduler.settings import Settings
 from schemas.headers import Headers
 
@@ -38,21 +36,23 @@ class Outgoing(Struct, frozen=True):
 class Sender:
     """One idempotent producer, made on first use. Safe to share between tasks of one loop.
 
-    After a failure the producer is thrown away: one that has given up a batch would be refused from
-    then on. What was being sent may then be in Kafka or not.
+    After a failure the producer is another one. What was being sent may then be in Kafka or not.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._producer: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
+        self._producer = RenewableProducer(settings.kafka, request_ms=REQUEST_MS)
 
     async def send(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
         """Send `records` in order; returns their offsets once Kafka has confirmed all of them.
 
         Raises `StoreUnavailableError`, and `PermanentError` when `init` is missing.
         """
-        producer = await self._started()
+        if self._producer.current is None:
+            # First, as to ask for a topic by name would create it on some brokers.
+            await check_topics(self._settings)
+        with translated():
+            producer = await self._producer.started()
         sent: list[asyncio.Future[Any]] = []
         try:
             with translated():
@@ -74,34 +74,11 @@ class Sender:
                     if isinstance(result, BaseException):
                         raise result
         except BaseException:
-            if producer is self._producer:
-                self._producer = None
-            await throw_away(producer)
+            self._producer.discard(producer)
             raise
         return [int(each.result().offset) for each in sent]
 
     async def close(self) -> None:
         """End the producer, within a bounded time. Nothing is waited for: all that `send` has
         returned for is confirmed."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await throw_away(producer)
-
-    async def _started(self) -> AIOKafkaProducer:
-        async with self._starting:
-            if self._producer is None:
-                # First, as to ask for a topic by name would create it on some brokers.
-                await check_topics(self._settings)
-                producer = AIOKafkaProducer(
-                    **client_options(self._settings.kafka),
-                    enable_idempotence=True,
-                    request_timeout_ms=REQUEST_MS,
-                )
-                try:
-                    with translated():
-                        await producer.start()
-                except BaseException:
-                    await throw_away(producer)
-                    raise
-                self._producer = producer
-            return self._producer
+        await self._producer.close()

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from pod_automation.cli.loop import ANSWER_S, answer
 from pod_automation.dead_letters.letter import Letter, not_replayable, replayed_headers
 from scheduler.adapters.kafka_errors import translated
-from scheduler.adapters.kafka_producer import throw_away
+from scheduler.adapters.kafka_producer import RenewableProducer
 from scheduler.adapters.postgres_replays import PostgresReplays, Sent
 from scheduler.errors import EngineError, PermanentError, StoreUnavailableError
-from scheduler.kafka_servers import client_options
 from scheduler.settings import Settings
 
 BATCH_BYTES = 512 * 1024
@@ -63,7 +61,9 @@ class Replayer:
         self._actor = actor
         self._reason = reason
         self._replays = replays
-        self._producer: Any = None
+        self._producer = RenewableProducer(
+            settings.kafka, request_ms=int(GIVE_UP_S * 1000 / 2), batch_bytes=BATCH_BYTES
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,7 +74,7 @@ class Replayer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._discard()
+        await self._producer.close()
 
     async def replay(self, letters: Sequence[Letter], *, again: bool = False) -> Replayed:
         """Send `letters`, of which no id may come twice, in their order within a partition.
@@ -111,7 +111,7 @@ class Replayer:
             # have stumbled: once more, one by one.
             for place, result in enumerate(results):
                 if isinstance(result, BaseException):
-                    await self._discard()
+                    await self._producer.close()
                     (results[place],) = await self._confirmed([letters[place]])
         for letter, result in zip(letters, results, strict=True):
             if isinstance(result, int):
@@ -122,7 +122,7 @@ class Replayer:
             elif done.error is None:
                 done.error = _meant(result)
         if done.error is not None:
-            await self._discard()
+            await self._producer.close()
 
     async def _confirmed(self, letters: Sequence[Letter]) -> list[_Result]:
         """For each letter the offset it got, or why it got none."""
@@ -140,7 +140,7 @@ class Replayer:
         return results + [late] * (len(letters) - len(results))
 
     async def _shipped(self, letter: Letter) -> "asyncio.Future[Any]":
-        producer = await self._started()
+        producer = await answer("Kafka", self._producer.started(), ANSWER_S)
         topic, partition, _ = _source(letter)
         # A batch of one, since `send` refuses a record without key and value, which exists.
         batch = producer.create_batch()
@@ -151,28 +151,6 @@ class Replayer:
         # Waits while a batch of this partition is still in line.
         sent: asyncio.Future[Any] = await producer.send_batch(batch, topic, partition=partition)
         return sent
-
-    async def _started(self) -> Any:
-        if self._producer is None:
-            producer = AIOKafkaProducer(
-                **client_options(self._settings.kafka),
-                acks="all",
-                enable_idempotence=True,
-                max_batch_size=BATCH_BYTES,
-                request_timeout_ms=int(GIVE_UP_S * 1000 / 2),
-            )
-            try:
-                await answer("Kafka", producer.start(), ANSWER_S)
-            except BaseException:
-                await throw_away(producer)
-                raise
-            self._producer = producer
-        return self._producer
-
-    async def _discard(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await throw_away(producer)
 
 
 def _source(letter: Letter) -> tuple[str, int, int]:

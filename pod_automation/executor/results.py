@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 import structlog
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from scheduler.adapters.kafka_producer import fetched, throw_away
+from scheduler.adapters.kafka_producer import RenewableProducer, fetched
 from scheduler.backoff import Backoff
-from scheduler.kafka_servers import Kafka, client_options
+from scheduler.kafka_servers import Kafka
 from scheduler.tasks import end_if_cancelled
 from schemas.codec import encode
 from schemas.events import EngagementExecuted
@@ -41,15 +40,13 @@ class _Result:
 class ResultSender:
     """Results in the order in which they come, at least once, through any absence of Kafka.
 
-    After a failure the producer is thrown away: one that has given up a batch has a hole in its
-    sequence numbers, and would be refused from then on.
+    After a failure the producer is another one.
     """
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
-        self._kafka = kafka
         self._topic = topic
         self._queue: deque[_Result] = deque()
-        self._producer: AIOKafkaProducer | None = None
+        self._producer = RenewableProducer(kafka, request_ms=REQUEST_MS)
         self._moved = asyncio.Event()
 
     def put(
@@ -77,7 +74,7 @@ class ResultSender:
             try:
                 await self._send(list(islice(self._queue, AT_ONCE)))
             except (KafkaError, OSError, TimeoutError) as error:
-                await self._discard()
+                await self._producer.close()
                 if not away:
                     away = True
                     log.warning("results wait", reason=str(error) or type(error).__name__)
@@ -95,10 +92,10 @@ class ResultSender:
 
     async def close(self) -> None:
         """Close the producer in bounded time; what is not confirmed may or may not arrive."""
-        await self._discard()
+        await self._producer.close()
 
     async def _send(self, results: list[_Result]) -> None:
-        producer = await self._started()
+        producer = await self._producer.started()
         sent: list[asyncio.Future[object]] = []
         failure: BaseException | None = None
         try:
@@ -130,27 +127,6 @@ class ResultSender:
         self._moved.set()
         if failure is not None:
             raise failure
-
-    async def _started(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = AIOKafkaProducer(
-                **client_options(self._kafka),
-                acks="all",
-                enable_idempotence=True,
-                request_timeout_ms=REQUEST_MS,
-            )
-            try:
-                await producer.start()
-            except BaseException:
-                await throw_away(producer)
-                raise
-            self._producer = producer
-        return self._producer
-
-    async def _discard(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await throw_away(producer)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():

@@ -14,9 +14,9 @@ from aiokafka.errors import (
 
 from scheduler.activity import Announcement
 from scheduler.adapters.kafka_batches import Batches, send_all
-from scheduler.adapters.kafka_producer import throw_away
+from scheduler.adapters.kafka_producer import RenewableProducer
 from scheduler.errors import StoreUnavailableError
-from scheduler.kafka_servers import Kafka, client_options
+from scheduler.kafka_servers import Kafka
 from scheduler.ports import SourceRecord
 from schemas.codec import engagement_status
 from schemas.events import EngagementStatus, StatusName
@@ -50,20 +50,16 @@ def _now_ms() -> int:
 class KafkaOutbox:
     """The `Outbox` port over one idempotent producer, shared by all shards of a process.
 
-    Connects on first use. After any failure the producer is thrown away: one that has given up a
-    batch has a hole in its sequence numbers, and would be refused from then on.
+    Connects on first use. After any failure the producer is another one.
     """
 
     def __init__(
         self, kafka: Kafka, topics: Topics, *, now_ms: Callable[[], int] = _now_ms
     ) -> None:
-        self._kafka = kafka
         self._topics = topics
         self._now_ms = now_ms
-        self._producer: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
+        self._producer = RenewableProducer(kafka, request_ms=REQUEST_MS, batch_bytes=BATCH_BYTES)
         self._building = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
 
     async def announce(self, shard: int, statuses: Sequence[Announcement]) -> None:
         """See `Outbox.announce`. The time of each is now.
@@ -127,8 +123,7 @@ class KafkaOutbox:
 
     async def close(self) -> None:
         """Close the producer, within a bounded time; nothing unconfirmed is waited for."""
-        self._discard(self._producer)
-        await asyncio.gather(*self._closing)
+        await self._producer.close()
 
     async def _bury(
         self,
@@ -155,39 +150,15 @@ class KafkaOutbox:
     async def _use(self) -> AsyncIterator[AIOKafkaProducer]:
         producer: AIOKafkaProducer | None = None
         try:
-            producer = await self._started()
+            producer = await self._producer.started()
             yield producer
         except _TOO_LARGE:
             # The sequence number of what was refused is spent.
-            self._discard(producer)
+            self._producer.discard(producer)
             raise
         except (KafkaError, OSError, TimeoutError) as error:
-            self._discard(producer)
+            self._producer.discard(producer)
             raise StoreUnavailableError("Kafka", str(error) or type(error).__name__) from error
-
-    async def _started(self) -> AIOKafkaProducer:
-        async with self._starting:
-            if self._producer is None:
-                producer = AIOKafkaProducer(
-                    **client_options(self._kafka),
-                    enable_idempotence=True,
-                    max_batch_size=BATCH_BYTES,
-                    request_timeout_ms=REQUEST_MS,
-                )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await throw_away(producer)
-                    raise
-                self._producer = producer
-            return self._producer
-
-    def _discard(self, producer: AIOKafkaProducer | None) -> None:
-        if producer is not None and producer is self._producer:
-            self._producer = None
-            closing = asyncio.create_task(throw_away(producer), name="outbox-close")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
 
 
 def _status_record(

@@ -7,7 +7,64 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
 
+from scheduler.kafka_servers import Kafka, client_options
+
 CLOSE_S = 2.0
+
+
+class RenewableProducer:
+    """An idempotent producer, started when it is first needed, and another after a failure.
+
+    One that has given up a batch, or whose record was refused, has a hole in its sequence numbers,
+    and would be refused from then on: whoever sees that discards it. Safe to share between tasks
+    of one loop.
+    """
+
+    def __init__(self, kafka: Kafka, *, request_ms: int, batch_bytes: int | None = None) -> None:
+        """`request_ms` is how long one try of a batch may take, and how long it may wait for its
+        partition's leader. Batches are of `batch_bytes` at most, or as aiokafka makes them."""
+        self._options = client_options(kafka) | {
+            "enable_idempotence": True,  # and so confirmed by all replicas
+            "request_timeout_ms": request_ms,
+        }
+        if batch_bytes is not None:
+            self._options["max_batch_size"] = batch_bytes
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def current(self) -> AIOKafkaProducer | None:
+        """The one that is in use."""
+        return self._producer
+
+    async def started(self) -> AIOKafkaProducer:
+        """The one that is in use, or a new one. Raises what its `start` does; nothing of it is left
+        then."""
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(**self._options)
+                try:
+                    await producer.start()
+                except BaseException:
+                    await throw_away(producer)
+                    raise
+                self._producer = producer
+            return self._producer
+
+    def discard(self, failed: AIOKafkaProducer | None) -> None:
+        """Have the next who sends use another one than `failed`, which is thrown away."""
+        if failed is not None and failed is self._producer:
+            self._producer = None
+            closing = asyncio.create_task(throw_away(failed), name="producer-close")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """End it, and what is discarded, within a bounded time; nothing unconfirmed is waited for.
+        What is sent afterwards begins with another one."""
+        self.discard(self._producer)
+        await asyncio.gather(*self._closing)
 
 
 def fetched(sent: "asyncio.Future[Any]") -> None:

@@ -396,8 +396,8 @@ async def test_results_survive_a_producer_that_breaks(settings: Settings) -> Non
             put(number)
             if number % 100 == 0:
                 await asyncio.sleep(0)  # some are on their way
-                assert sender._producer is not None
-                await throw_away(sender._producer)
+                assert sender._producer.current is not None
+                await throw_away(sender._producer.current)
                 await sender.flushed()
         await sender.flushed()
     finally:

@@ -14,6 +14,7 @@ from pod_automation.processes import dispatcher
 from scheduler.activity import Announcement, PlannedActivity, Status
 from scheduler.adapters.kafka_batches import send_all
 from scheduler.adapters.kafka_outbox import BUILT_PER_TURN, KafkaOutbox
+from scheduler.adapters.kafka_producer import RenewableProducer
 from scheduler.adapters.kafka_shard_log import KafkaShardLog
 from scheduler.adapters.kafka_topics import check_topics, ensure_topics
 from scheduler.errors import FencedError, PermanentError, StoreUnavailableError
@@ -125,11 +126,27 @@ async def test_large_lists_are_built_one_after_the_other(outbox: KafkaOutbox) ->
     assert len(built) == 3 * (BUILT_PER_TURN * 2 + 1)
 
 
+async def test_all_who_send_at_once_share_a_producer_and_discard_it_once(
+    settings: Settings,
+) -> None:
+    producers = RenewableProducer(settings.kafka, request_ms=10_000)
+    first, other = await asyncio.gather(producers.started(), producers.started())
+    assert first is other
+    producers.discard(first)
+    second = await producers.started()
+    assert second is not first
+    producers.discard(first)  # by one who learns of its end later
+    assert producers.current == second
+    await producers.close()
+    assert producers.current is None
+    assert all(each._closed for each in (first, second))
+
+
 async def test_a_producer_that_is_thrown_away_says_nothing_of_what_it_had_in_hand(
     outbox: KafkaOutbox, told: list[dict[str, Any]]
 ) -> None:
     await outbox.announce(2, [])
-    assert outbox._producer is not None
+    assert outbox._producer.current is not None
     in_hand, given_up = asyncio.Event(), asyncio.Event()
 
     async def broken(*_: object) -> None:
@@ -137,7 +154,7 @@ async def test_a_producer_that_is_thrown_away_says_nothing_of_what_it_had_in_han
         await given_up.wait()
         raise RuntimeError("an error of aiokafka's own")
 
-    outbox._producer._sender._send_produce_req = broken
+    outbox._producer.current._sender._send_produce_req = broken
     status = Announcement("id", "pod", "post", "m", "like", Status.SCHEDULED, 1, DUE_MS)
     announcing = asyncio.create_task(outbox.announce(2, [status]))
     await in_hand.wait()
@@ -156,8 +173,8 @@ async def test_after_a_batch_out_of_order_there_is_another_producer(
     """As after batches that a broker has lost."""
     status = Announcement("id", "pod", "post", "m", "like", Status.SCHEDULED, 1, DUE_MS)
     await outbox.announce(2, [status])
-    assert outbox._producer is not None
-    outbox._producer._txn_manager.increment_sequence_number(
+    assert outbox._producer.current is not None
+    outbox._producer.current._txn_manager.increment_sequence_number(
         TopicPartition(settings.topics.engagement_status, 2), 7
     )
     with pytest.raises(StoreUnavailableError):
