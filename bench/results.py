@@ -38,8 +38,8 @@ OLD_REDIS = "Redis 6.2"
 
 
 def size_at(count: int, server: str = "") -> str:
-    """The quantity: what a timer takes where so many are pending, on another server than the rest
-    is measured on."""
+    """The quantity: what a timer takes where so many are pending; `server` where that is another
+    than the rest is measured on."""
     return f"bytes a timer at {count:,}" + (f", {server}" if server else "")
 
 

@@ -168,22 +168,21 @@ async def _once(bench: Bench, rate: Callable[[int], Awaitable[float]], count: in
         # Of our own server: a rewrite falls due by what was written before, and takes half of the
         # machine while it lasts.
         async with Redis.from_url(bench.servers[SERVERS[1]]) as redis:
-            await rewritten(redis)
+            await _rewritten(redis)
     return await rate(count)
 
 
-async def rewritten(redis: Redis) -> None:
+async def _rewritten(redis: Redis) -> None:
     """Have the append-only file rewritten, so that this does not happen soon by itself."""
-    while await _rewriting(redis):  # noqa: ASYNC110
-        await asyncio.sleep(0.1)
+    await _no_rewrite(redis)
     await redis.bgrewriteaof()
-    while await _rewriting(redis):  # noqa: ASYNC110
+    await _no_rewrite(redis)
+
+
+async def _no_rewrite(redis: Redis) -> None:
+    states = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
+    while any(map((await redis.info("persistence")).get, states)):  # noqa: ASYNC110
         await asyncio.sleep(0.1)
-
-
-async def _rewriting(redis: Redis) -> bool:
-    found = await redis.info("persistence")
-    return bool(found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
 
 
 def _count(bench: Bench) -> int:

@@ -70,7 +70,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
                 figures += await trial.figures()
                 figures += await trial.sizes_on_old_redis()
             except (DriverError, TimeoutError) as error:
-                bench.say(f"{peer.title}, {setup.name}, is left out: {error!r}")
+                bench.say(f"{peer.title}, {setup.name}, is left out from here on: {error!r}")
     return figures
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka.partitioner import DefaultPartitioner
@@ -40,17 +41,18 @@ class Sender:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._producer = RenewableProducer(settings.kafka, request_ms=REQUEST_MS)
+        self._producer = RenewableProducer(
+            settings.kafka,
+            request_ms=REQUEST_MS,
+            # First, as to ask for a topic by name would create it on some brokers.
+            before=partial(check_topics, settings),
+        )
 
     async def send(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
         """Send `records` in order; returns their offsets once Kafka has confirmed all of them.
 
         Raises `StoreUnavailableError`, and `PermanentError` when `init` is missing.
         """
-        if self._producer.current is None:
-            # First, as to ask for a topic by name would create it on some brokers.
-            await check_topics(self._settings)
         with translated():
             producer = await self._producer.started()
         sent: list[asyncio.Future[Any]] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -20,15 +21,24 @@ class RenewableProducer:
     of one loop.
     """
 
-    def __init__(self, kafka: Kafka, *, request_ms: int, batch_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        *,
+        request_ms: int,
+        batch_bytes: int | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """`request_ms` is how long one try of a batch may take, and how long it may wait for its
-        partition's leader. Batches are of `batch_bytes` at most, or as aiokafka makes them."""
+        partition's leader. Batches are of `batch_bytes` at most, or as aiokafka makes them. None is
+        started where `before`, asked first, raises."""
         self._options = client_options(kafka) | {
             "enable_idempotence": True,  # and so confirmed by all replicas
             "request_timeout_ms": request_ms,
         }
         if batch_bytes is not None:
             self._options["max_batch_size"] = batch_bytes
+        self._before = before
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -39,10 +49,12 @@ class RenewableProducer:
         return self._producer
 
     async def started(self) -> AIOKafkaProducer:
-        """The one that is in use, or a new one. Raises what its `start` does; nothing of it is left
-        then."""
+        """The one that is in use, or a new one. Raises what `before` and its `start` do; nothing of
+        it is left then."""
         async with self._starting:
             if self._producer is None:
+                if self._before is not None:
+                    await self._before()
                 producer = AIOKafkaProducer(**self._options)
                 try:
                     await producer.start()

@@ -5,6 +5,7 @@ import gc
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from aiokafka import TopicPartition
@@ -129,12 +130,15 @@ async def test_large_lists_are_built_one_after_the_other(outbox: KafkaOutbox) ->
 async def test_all_who_send_at_once_share_a_producer_and_discard_it_once(
     settings: Settings,
 ) -> None:
-    producers = RenewableProducer(settings.kafka, request_ms=10_000)
+    before = AsyncMock()
+    producers = RenewableProducer(settings.kafka, request_ms=10_000, before=before)
     first, other = await asyncio.gather(producers.started(), producers.started())
     assert first is other
+    assert before.await_count == 1
     producers.discard(first)
     second = await producers.started()
     assert second is not first
+    assert before.await_count == 2
     producers.discard(first)  # by one who learns of its end later
     assert producers.current == second
     await producers.close()
