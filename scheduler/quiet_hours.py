@@ -5,6 +5,7 @@ that would have ended in it end with the jump; where it goes back, an hour comes
 both times.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -18,6 +19,12 @@ LONGEST_MINUTES = 20 * 60
 """Something must be left of a day, also of the one that has an hour less."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_is_clock = re.compile("(?:[01][0-9]|2[0-3]):[0-5][0-9]").fullmatch
+
+# What each host means by these is its own, and all workers must plan alike.
+_LOCAL = ("localtime", "posixrules", "Factory")
+_VARIANTS = ("posix/", "right/")
 
 
 class QuietHours(Struct, frozen=True):
@@ -109,7 +116,12 @@ def after(hours: Sequence[QuietHours], base_ms: int, delay_ms: int) -> int:
 
 def fault(start: str, end: str, zone: str) -> str | None:
     """Why these make no quiet hours; None where they do."""
+    for clock in (start, end):
+        if not _is_clock(clock):
+            return f"{clock[:64]!r} is no time of day: write it like 22:00"
     try:
+        if zone in _LOCAL or zone.startswith(_VARIANTS):
+            raise KeyError(zone)
         _zone(zone)
     except (ValueError, OSError, KeyError):
         return f"there is no time zone {zone[:64]!r}"

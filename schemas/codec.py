@@ -201,9 +201,12 @@ def _shortened(text: str) -> str:
 
 
 def _not_valid(detail: str) -> str:
-    # The only pattern in the contract; as a regex it would explain nothing.
+    # As a regex it would explain nothing. The contract has two: of ids, and of times of day.
     if "matching regex" in detail:
-        return f"a control character in an id{detail[detail.rfind(' - at') :]}"
+        where = detail[detail.rfind(" - at") :]
+        clock = where.endswith(("quiet_from`", "quiet_until`"))
+        what = "not a time of day like 22:00" if clock else "a control character in an id"
+        return f"{what}{where}"
     return detail
 
 

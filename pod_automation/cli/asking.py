@@ -12,9 +12,10 @@ _T = TypeVar("_T")
 
 
 def ask(
-    call: "Callable[[PodAutomation], Coroutine[Any, Any, _T]]", *, actor: str = "command line"
+    call: "Callable[[PodAutomation], Coroutine[Any, Any, _T]]", *, actor: str | None = None
 ) -> _T:
-    """What `call` gets of a client for the settings in the environment, as `actor`.
+    """What `call` gets of a client for the settings in the environment, as `actor`: by default the
+    user of this machine.
 
     An argument that the client refuses is wrong usage; `terminal.failed` tells of all else.
     """
@@ -23,7 +24,7 @@ def ask(
     from pod_automation.client import InvalidArgumentError, PodAutomation
 
     async def asked() -> _T:
-        async with PodAutomation(actor=actor) as pods:
+        async with PodAutomation(actor=actor or who_asks()) as pods:
             return await call(pods)
 
     quiet_logs()

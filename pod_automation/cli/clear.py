@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from pod_automation.cli.options import AsJson
+from pod_automation.cli.options import Actor, AsJson, Reason
 
 
 def clear(
     pod: Annotated[
         str | None, typer.Option(metavar="ID", help="Only this pod. Default: everything.")
     ] = None,
+    reason: Reason = None,
+    actor: Actor = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait.")
@@ -41,7 +43,10 @@ def clear(
             raise typer.BadParameter(f"this cancels all that waits of {of}: say --yes")
         typer.confirm(f"Cancel all that waits of {of}?", abort=True, err=True)
     try:
-        count = ask(lambda pods: pods.clear_automation_jobs(pod_id=pod, wait_s=timeout_s))
+        count = ask(
+            lambda pods: pods.clear_automation_jobs(pod_id=pod, reason=reason, wait_s=timeout_s),
+            actor=actor,
+        )
     except NotAppliedError as late:
         error(f"{late}: is a worker running?")
         raise typer.Exit(ExitCode.NO) from None

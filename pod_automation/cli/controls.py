@@ -6,23 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pod_automation.cli.options import AsJson, Member, Pod, Post, a_time
+from pod_automation.cli.options import Actor, AsJson, Member, Pod, Post, Reason, a_time
 
 if TYPE_CHECKING:
     from pod_automation.client import CommandAnswer, PodAutomation
 
 Everybody = Annotated[bool, typer.Option("--all", help="Everything.")]
-Reason = Annotated[
-    str | None, typer.Option("--reason", metavar="TEXT", help="Why: kept on record.")
-]
-Actor = Annotated[
-    str | None,
-    typer.Option(
-        "--actor",
-        metavar="NAME",
-        help="Who asks for it: kept on record. Default: the user of this machine.",
-    ),
-]
 Timeout = Annotated[
     float, typer.Option("--timeout", min=0, metavar="SECONDS", help="How long to wait.")
 ]
@@ -393,7 +382,7 @@ def forget_member(
     Example:
       pod-automation forget-member ann --reason "asked by mail" --yes
     """
-    from pod_automation.cli.asking import ask, who_asks
+    from pod_automation.cli.asking import ask
     from pod_automation.cli.exit_codes import ExitCode
     from pod_automation.cli.terminal import error, json_result, result
     from pod_automation.client import NotAppliedError
@@ -404,7 +393,7 @@ def forget_member(
             lambda pods: pods.forget_member(
                 member, opt_out_too=opt_out_too, reason=reason, wait_s=timeout_s
             ),
-            actor=actor or who_asks(),
+            actor=actor,
         )
     except NotAppliedError as late:
         error(f"{late}: is a worker running?")
@@ -523,13 +512,13 @@ def _ask(
     actor: str | None,
     call: "Callable[[PodAutomation], Coroutine[Any, Any, CommandAnswer]]",
 ) -> "CommandAnswer":
-    from pod_automation.cli.asking import ask, who_asks
+    from pod_automation.cli.asking import ask
     from pod_automation.cli.exit_codes import ExitCode
     from pod_automation.cli.terminal import error
     from pod_automation.client import NotAppliedError, NotFoundError
 
     try:
-        return ask(call, actor=actor or who_asks())
+        return ask(call, actor=actor)
     except NotAppliedError as late:
         error(f"{late}: is a worker running?")
     except NotFoundError as missing:

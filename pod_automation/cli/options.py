@@ -14,6 +14,17 @@ AsJson = Annotated[
 Pod = Annotated[str | None, typer.Option("--pod", metavar="ID", help="This pod.")]
 Member = Annotated[str | None, typer.Option("--member", metavar="ID", help="This member.")]
 Post = Annotated[str | None, typer.Option("--post", metavar="ID", help="This post.")]
+Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why: kept on record.")
+]
+Actor = Annotated[
+    str | None,
+    typer.Option(
+        "--actor",
+        metavar="NAME",
+        help="Who asks for it: kept on record. Default: the user of this machine.",
+    ),
+]
 
 
 def opened(file: Path | None) -> AbstractContextManager[BinaryIO]:

@@ -38,7 +38,9 @@ async def find(
     return [rows[each] for each in ids]
 
 
-async def dispatch_now(stores: Stores, row: ActivityRow, wait_s: float) -> ActivityState:
+async def dispatch_now(
+    stores: Stores, row: ActivityRow, wait_s: float, actor: str
+) -> ActivityState:
     """Have it fired at once; waits until that is applied. Raises `NotAppliedError`."""
     if row.status not in _UNSENT:
         raise InvalidArgumentError(f"activity {row.activity_id} is {row.status} already")
@@ -49,7 +51,7 @@ async def dispatch_now(stores: Stores, row: ActivityRow, wait_s: float) -> Activ
         for text in (row.pod_id, row.post_id, row.member_id):
             if not is_id(text):
                 raise InvalidEvent("an id that is none of the contract")
-        command = commands.dispatch(shard, row.post_id, row.activity_id, name)
+        command = commands.dispatch(shard, row.post_id, row.activity_id, name, actor)
     (offset,) = await stores.send(topic, [command])
     seen = row
 

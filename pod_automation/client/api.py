@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pod_automation.client.activities import dispatch_now, find, report
 from pod_automation.client.arguments import (
     a_number,
+    a_text,
     an_activity_id,
     an_engagement_type,
     an_id,
@@ -193,6 +194,8 @@ class PodAutomation(Operations):
         `InvalidArgumentError`.
         """
         found = an_event(event)
+        if traceparent is not None:
+            a_text("traceparent", traceparent)
         shard = default_shard(found.post_id, self.settings.partitions)
         topic = self.settings.topics.post_detected
         record = Outgoing(
@@ -244,7 +247,7 @@ class PodAutomation(Operations):
         batch, sent = batch_size(self.settings, engagement_type), Sent()
         job_id = new_job_id(f"schedule-{engagement_type}s-{pod_id}")
         async for rows in pages(self._stores, engagement_type, pod_id, batch):
-            await hand_over(self._stores, rows, batch, None, job_id, sent)
+            await hand_over(self._stores, rows, batch, None, job_id, sent, self._actor)
         return await job(self._stores, sent, engagement_type, f"pod {pod_id}", job_id, wait_s)
 
     async def schedule_like_activities(
@@ -292,7 +295,7 @@ class PodAutomation(Operations):
         pending = [_pending(row) for row in rows if row.status is Status.PENDING]
         batch, sent = batch_size(self.settings, engagement_type), Sent()
         job_id = new_job_id(f"schedule-{engagement_type}s")
-        await hand_over(self._stores, pending, batch, like_cap, job_id, sent)
+        await hand_over(self._stores, pending, batch, like_cap, job_id, sent, self._actor)
         return await job(
             self._stores, sent, engagement_type, f"the {len(ids)} given", job_id, wait_s
         )
@@ -317,7 +320,7 @@ class PodAutomation(Operations):
         seconds("wait_s", wait_s)
         ids = [an_activity_id(activity_id)]
         (row,) = await find(self._stores, ids, engagement_type)
-        return await dispatch_now(self._stores, row, wait_s)
+        return await dispatch_now(self._stores, row, wait_s, self._actor)
 
     async def mark_activity_executed(
         self, activity_id: str, success: bool, *, wait_s: float = APPLY_WAIT_S
@@ -347,7 +350,11 @@ class PodAutomation(Operations):
         return await self._stores.record(lambda record: record.add_engagements(member_id, count))
 
     async def clear_automation_jobs(
-        self, *, pod_id: str | None = None, wait_s: float = CLEAR_WAIT_S
+        self,
+        *,
+        pod_id: str | None = None,
+        reason: str | None = None,
+        wait_s: float = CLEAR_WAIT_S,
     ) -> int:
         """Cancel all that waits in the queue, of all pods or of one; returns how many.
 
@@ -358,7 +365,14 @@ class PodAutomation(Operations):
         if pod_id is not None:
             an_id("pod_id", pod_id)
         seconds("wait_s", wait_s)
-        return await clear(self._stores, pod_id, wait_s)
+        words = self._words(reason)
+        return await clear(
+            self._stores,
+            pod_id,
+            wait_s,
+            actor=words["actor"],
+            reason=words["reason"] or "cleared by a client",
+        )
 
     # Figures
 

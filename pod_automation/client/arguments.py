@@ -1,13 +1,13 @@
 """What callers give, checked before anything is asked of a store."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import UUID
 
 import msgspec
 
 from pod_automation.client.errors import InvalidArgumentError
-from schemas.events import EngagementType, Id
+from schemas.events import MAX_SHIFT_MS, EngagementType, Id
 
 MAX_COUNT = 2**31 - 1
 """What PostgreSQL's integer takes."""
@@ -22,6 +22,28 @@ def an_id(name: str, value: object) -> str:
             f"{name} must be a text of 1 to 200 characters without control characters,"
             f" not {_shown(value)}"
         ) from None
+
+
+def a_text(name: str, value: object) -> str:
+    """`value` as a text."""
+    if not isinstance(value, str):
+        raise InvalidArgumentError(f"{name} must be a text, not {_shown(value)}")
+    return value
+
+
+def a_moment(name: str, value: object) -> datetime:
+    """`value` as an aware time."""
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise InvalidArgumentError(f"{name} must be a time with an offset from UTC")
+    return value
+
+
+def a_shift(name: str, value: object) -> timedelta:
+    """`value` as how much later something is to be."""
+    longest = timedelta(milliseconds=MAX_SHIFT_MS)
+    if not isinstance(value, timedelta) or not timedelta() <= value <= longest:
+        raise InvalidArgumentError(f"{name} must be a timedelta from nothing to 366 days")
+    return value
 
 
 def an_activity_id(value: object) -> str:

@@ -7,7 +7,9 @@ from pod_automation.client.stores import Stores
 from scheduler.adapters.postgres_client import PostgresClient
 
 
-async def clear(stores: Stores, pod_id: str | None, wait_s: float) -> int:
+async def clear(
+    stores: Stores, pod_id: str | None, wait_s: float, *, actor: str, reason: str
+) -> int:
     """Cancel all that waits, of all pods or of one; returns how many. Raises `NotAppliedError`.
 
     The number is exact: each row names the command that has changed it last.
@@ -17,7 +19,7 @@ async def clear(stores: Stores, pod_id: str | None, wait_s: float) -> int:
     job_id = new_job_id("clear")
     topic, shards = stores.settings.topics.pod_commands, range(stores.settings.partitions)
     records = [
-        commands.cancel(shard, pod_id, commands.event_id(job_id, "cancel", shard))
+        commands.cancel(shard, pod_id, commands.event_id(job_id, "cancel", shard), actor, reason)
         for shard in shards
     ]
     offsets = dict(zip(shards, await stores.send(topic, records), strict=True))

@@ -20,7 +20,12 @@ def event_id(job_id: str, what: str, number: int) -> str:
 
 
 def schedule(
-    shard: int, post_id: str, activity_ids: Sequence[str], like_cap: int | None, name: str
+    shard: int,
+    post_id: str,
+    activity_ids: Sequence[str],
+    like_cap: int | None,
+    name: str,
+    actor: str,
 ) -> Outgoing:
     """Plan these activities of `post_id`. Raises `InvalidEvent` for ids that no event may carry."""
     return _command(
@@ -29,6 +34,7 @@ def schedule(
             event_id=name,
             command="schedule",
             issued_at=now(),
+            actor=actor,
             post_id=post_id,
             activity_ids=tuple(activity_ids),
             like_cap=like_cap,
@@ -36,7 +42,7 @@ def schedule(
     )
 
 
-def dispatch(shard: int, post_id: str, activity_id: str, name: str) -> Outgoing:
+def dispatch(shard: int, post_id: str, activity_id: str, name: str, actor: str) -> Outgoing:
     """Fire this activity now. Raises `InvalidEvent`."""
     return _command(
         shard,
@@ -44,14 +50,15 @@ def dispatch(shard: int, post_id: str, activity_id: str, name: str) -> Outgoing:
             event_id=name,
             command="dispatch",
             issued_at=now(),
+            actor=actor,
             post_id=post_id,
             activity_ids=(activity_id,),
         ),
     )
 
 
-def cancel(shard: int, pod_id: str | None, name: str) -> Outgoing:
-    """Cancel what waits in this shard."""
+def cancel(shard: int, pod_id: str | None, name: str, actor: str, reason: str) -> Outgoing:
+    """Cancel what waits in this shard. Raises `InvalidEvent`."""
     return _command(
         shard,
         PodCommand(
@@ -59,7 +66,8 @@ def cancel(shard: int, pod_id: str | None, name: str) -> Outgoing:
             command="cancel",
             issued_at=now(),
             pod_id=pod_id,
-            reason="cleared by a client",
+            actor=actor,
+            reason=reason,
         ),
     )
 

@@ -9,7 +9,15 @@ from uuid import UUID
 
 import msgspec
 
-from pod_automation.client.arguments import a_number, an_activity_id, an_id, seconds
+from pod_automation.client.arguments import (
+    a_moment,
+    a_number,
+    a_shift,
+    a_text,
+    an_activity_id,
+    an_id,
+    seconds,
+)
 from pod_automation.client.controlling import to_activities, to_post, to_shards
 from pod_automation.client.errors import InvalidArgumentError, NotFoundError
 from pod_automation.client.history import history
@@ -26,7 +34,8 @@ from pod_automation.client.results import (
 )
 from pod_automation.client.stores import Stores
 from scheduler.command import PROCESSES
-from schemas.events import MAX_ID_CHARS, MAX_SHIFT_MS, CommandName
+from schemas.events import MAX_ID_CHARS, CommandName
+from schemas.times import LATEST_MS
 
 CONTROL_WAIT_S = 60.0
 MAX_ACTIVITIES = 10_000
@@ -95,8 +104,7 @@ class Operations:
         """
         more = self._words(reason)
         seconds("wait_s", wait_s)
-        if _is_naive(at):
-            raise InvalidArgumentError("at must be a time with an offset from UTC")
+        a_moment("at", at)
         (name,) = _ids([activity_id])
         return await to_activities(
             self._stores, "reschedule", [name], wait_s, times={name: at}, **more
@@ -117,9 +125,7 @@ class Operations:
         more = self._words(reason)
         an_id("post_id", post_id)
         seconds("wait_s", wait_s)
-        if not timedelta() <= by <= timedelta(milliseconds=MAX_SHIFT_MS):
-            raise InvalidArgumentError("by must be from nothing to 366 days")
-        shift_ms = by // timedelta(milliseconds=1)
+        shift_ms = a_shift("by", by) // timedelta(milliseconds=1)
         return await to_post(self._stores, "reschedule", post_id, wait_s, shift_ms=shift_ms, **more)
 
     async def pause(
@@ -196,6 +202,7 @@ class Operations:
         member.
         """
         words = self._words(reason)
+        an_id("member_id", member_id)
         if re.search(rf"(?<!\w){re.escape(member_id)}(?!\w)", reason or ""):
             raise InvalidArgumentError("reason is kept, so it must not name the member")
         await self.opt_out(member_id, reason=reason, wait_s=wait_s)
@@ -224,7 +231,11 @@ class Operations:
         What waits is moved at once, what comes is planned so: quiet hours do not count as delay, so
         all of a pod keeps its order, and the cap on likes is kept. At most 20 hours.
         """
-        more = self._words(reason) | {"quiet_from": start, "quiet_until": end, "time_zone": zone}
+        more = self._words(reason) | {
+            "quiet_from": a_text("start", start),
+            "quiet_until": a_text("end", end),
+            "time_zone": a_text("zone", zone),
+        }
         self._one(pod_id, member_id)
         return await self._to_all("quiet_hours", pod_id, member_id, wait_s, more)
 
@@ -379,6 +390,8 @@ class Operations:
         """The last commands that were applied, the newest first: who, what, when, why, and what
         came of it. With `reports` also those of dispatchers, about overdue timers."""
         a_number("limit", limit, 1, MAX_AUDIT)
+        if since is not None:
+            a_moment("since", since)
         found = await self._stores.record(
             lambda record: record.audit(limit, since=since, reports=reports)
         )
@@ -415,13 +428,13 @@ class Operations:
             raise InvalidArgumentError("give a pod or a member")
 
     def _words(self, reason: str | None) -> dict[str, Any]:
-        if reason is not None and len(reason) > MAX_ID_CHARS:
+        if reason is not None and len(a_text("reason", reason)) > MAX_ID_CHARS:
             raise InvalidArgumentError(f"reason must be a text of up to {MAX_ID_CHARS} characters")
         return {"actor": self._actor, "reason": reason or None}
 
 
 def _ids(activity_ids: Iterable[str]) -> list[str]:
-    if isinstance(activity_ids, str):
+    if isinstance(activity_ids, str) or not isinstance(activity_ids, Iterable):
         raise InvalidArgumentError("activities must be several: put a single one into a list")
     ids = list(dict.fromkeys(map(an_activity_id, activity_ids)))
     if not 1 <= len(ids) <= MAX_ACTIVITIES:
@@ -437,12 +450,11 @@ def _after(last: ActivityEntry) -> str:
 
 
 def _cursor(after: str) -> tuple[int | None, str]:
-    due, _, name = after.partition("_")
+    due, _, name = a_text("after", after).partition("_")
     try:
-        return (int(due) if due else None), str(UUID(name))
+        at = int(due) if due else None
+        if at is not None and not 0 <= at // 1000 <= LATEST_MS:
+            raise ValueError
+        return at, str(UUID(name))
     except ValueError:
         raise InvalidArgumentError("after must be the next of the page before") from None
-
-
-def _is_naive(at: object) -> bool:
-    return not isinstance(at, datetime) or at.tzinfo is None

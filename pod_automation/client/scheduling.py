@@ -79,8 +79,10 @@ async def hand_over(
     like_cap: int | None,
     job_id: str,
     sent: Sent,
+    actor: str,
 ) -> None:
-    """Send `rows` in batches of `batch`, and add them to `sent` once Kafka has confirmed them.
+    """Send `rows` in batches of `batch`, in the name of `actor`, and add them to `sent` once Kafka
+    has confirmed them.
 
     A row that is sent twice is planned once: a worker leaves alone what is not pending.
     """
@@ -101,7 +103,7 @@ async def hand_over(
                 shard = default_shard(post_id, stores.settings.partitions)
             name = event_id(job_id, post_id, sent.commands + len(records))
             try:
-                records.append(schedule(shard, post_id, activity_ids, like_cap, name))
+                records.append(schedule(shard, post_id, activity_ids, like_cap, name, actor))
             except InvalidEvent:
                 sent.unsendable += len(activity_ids)
             else:

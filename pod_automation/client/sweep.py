@@ -11,6 +11,9 @@ from schemas.events import EngagementType
 MAX_ROWS = 10_000
 """Rows of each type that one sweep takes, about; the next one takes the rest."""
 
+ACTOR = "worker"
+"""Who asks for it, in the audit."""
+
 APPLY_WAIT_S = 60.0
 """How long a sweep waits for its commands to be applied. Without it each sweep would send the same
 rows again, for as long as no worker comes to them."""
@@ -33,7 +36,7 @@ async def sweep(
             job_id = new_job_id(f"sweep-{engagement_type}s")
             until = len(sent.activity_ids) + MAX_ROWS
             async for rows in pages(stores, engagement_type, None, batch):
-                await hand_over(stores, rows, batch, None, job_id, sent)
+                await hand_over(stores, rows, batch, None, job_id, sent, ACTOR)
                 if len(sent.activity_ids) >= until:
                     break
         if sent.offsets:

@@ -424,7 +424,17 @@ async def test_clearing_cancels_and_counts(
         for pod in ("p", "q"):
             assert (await pods.schedule_like_jobs(pod, wait_s=WAIT_S)).applied
         assert await pods.clear_automation_jobs(pod_id="q", wait_s=WAIT_S) == 3
-        assert await pods.clear_automation_jobs(pod_id="q", wait_s=WAIT_S) == 0
+        again = pods.acting_as("ann").clear_automation_jobs(
+            pod_id="q", reason="once more", wait_s=WAIT_S
+        )
+        assert await again == 0
+        cleared, asked, *_ = await pods.get_audit()
+        assert (cleared.command, cleared.actor, cleared.reason) == ("cancel", "ann", "once more")
+        assert (asked.command, asked.actor, asked.reason) == (
+            "cancel",
+            "client",
+            "cleared by a client",
+        )
         left = await insert(settings, 1, post="never-scheduled", first=90)
         assert await pods.clear_automation_jobs(wait_s=WAIT_S) == 12
         found = await rows(settings)

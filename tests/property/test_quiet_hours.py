@@ -153,6 +153,13 @@ def test_hours_that_leave_nothing_end_somewhere() -> None:
         ("22:00", "07:00", "Mars/Olympus", "no time zone"),
         ("22:00", "07:00", "../../etc/passwd", "no time zone"),
         ("22:00", "07:00", "", "no time zone"),
+        ("22:00", "07:00", "localtime", "no time zone"),
+        ("22:00", "07:00", "posix/Europe/Berlin", "no time zone"),
+        ("9pm", "07:00", "UTC", "'9pm' is no time of day: write it like 22:00"),
+        ("22:00", "7:00", "UTC", "'7:00' is no time of day"),
+        ("22:00:00", "07:00", "UTC", "no time of day"),
+        ("25:00", "07:00", "UTC", "no time of day"),
+        ("", "07:00", "UTC", "no time of day"),
     ],
 )
 def test_what_makes_no_quiet_hours(start: str, end: str, zone: str, complaint: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ from schemas.ids import activity_id
 from schemas.times import millis
 
 ID = activity_id("p", "x", "ann", "like")
+EVENT = {
+    "event_id": "e",
+    "pod_id": "p",
+    "post_id": "x",
+    "member_ids": ["ann"],
+    "detected_at": "2026-11-24T08:00:00Z",
+}
 
 
 @pytest.fixture
@@ -115,6 +123,17 @@ def test_a_delay_needs_a_uuid(pods: PodAutomation) -> None:
         ("update_member_engagement_metrics", ("a\x00n",), {}),
         ("clear_automation_jobs", (), {"pod_id": ""}),
         ("clear_automation_jobs", (), {"wait_s": "long"}),
+        ("clear_automation_jobs", (), {"reason": 5}),
+        ("forget_member", (5,), {}),
+        ("pause", (), {"reason": 5}),
+        ("shift_post", ("x", "1h"), {}),
+        ("cancel", (5,), {}),
+        ("set_quiet_hours", (time(22), time(7), "UTC"), {"pod_id": "p"}),
+        ("set_quiet_hours", (None, None, None), {"pod_id": "p"}),
+        ("get_activities", (), {"pod_id": "p", "after": 5}),
+        ("get_activities", (), {"pod_id": "p", "after": f"{10**30}_{ID}"}),
+        ("get_audit", (), {"since": datetime(2026, 1, 1)}),  # noqa: DTZ001
+        ("publish_post_detected", (EVENT,), {"traceparent": 5}),
     ],
 )
 async def test_arguments_are_checked_before_any_store_is_asked(
@@ -266,23 +285,26 @@ def test_event_ids_of_a_job_differ_and_fit() -> None:
 
 
 def test_commands_are_those_of_the_contract() -> None:
-    record = commands.schedule(5, "pöst", [ID], 2, "job:1")
+    record = commands.schedule(5, "pöst", [ID], 2, "job:1", "ann")
     command = decode(PodCommand, record.value)
     assert (record.partition, record.key) == (5, "pöst".encode())
     assert (command.command, command.post_id, command.activity_ids) == ("schedule", "pöst", (ID,))
-    assert (command.like_cap, command.event_id) == (2, "job:1")
+    assert (command.like_cap, command.event_id, command.actor) == (2, "job:1", "ann")
     headers = dict(record.headers)
     assert headers["ce_id"] == b"job:1"
     assert headers["ce_type"] == b"pod-automation.pod-command.v1"
-    record = commands.cancel(0, None, "job:0")
+    record = commands.cancel(0, None, "job:0", "ann", "why not")
     command = decode(PodCommand, record.value)
     assert (record.key, command.command, command.pod_id) == (None, "cancel", None)
+    assert (command.actor, command.reason) == ("ann", "why not")
+    command = decode(PodCommand, commands.dispatch(0, "x", ID, "job:2", "ann").value)
+    assert (command.command, command.actor) == ("dispatch", "ann")
 
 
 def test_ids_that_no_event_may_carry_are_refused_before_they_are_sent() -> None:
     for post in ("", "x" * 201, "a\nb"):
         with pytest.raises(InvalidEvent):
-            commands.schedule(0, post, [ID], None, "job:1")
+            commands.schedule(0, post, [ID], None, "job:1", "ann")
 
 
 def test_results_are_ready_for_json() -> None:

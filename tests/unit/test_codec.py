@@ -17,6 +17,7 @@ from schemas.events import (
     EngagementStatus,
     Event,
     ExecuteEngagement,
+    PodCommand,
     PostDetected,
     WheelCursor,
 )
@@ -178,6 +179,18 @@ def test_a_reason_is_one_short_printable_line_that_still_says_where() -> None:
 
 
 # What is written
+
+
+@pytest.mark.parametrize("clock", ["25:00", "9pm", "22:00\n", ""])
+def test_a_time_of_day_that_is_none_is_told_as_such(clock: str) -> None:
+    command = {
+        "event_id": "e",
+        "command": "quiet_hours",
+        "issued_at": "2026-11-24T08:00:00Z",
+        "quiet_from": clock,
+    }
+    with pytest.raises(InvalidEvent, match=r"^not a time of day like 22:00 - at `\$.quiet_from`$"):
+        decode(PodCommand, orjson.dumps(command))
 
 
 def test_times_are_written_in_utc_with_milliseconds_and_none_is_left_out() -> None:
