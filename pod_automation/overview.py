@@ -74,14 +74,30 @@ def inputs(settings: Settings) -> tuple[str, ...]:
     return topics.post_detected, topics.engagement_executed, topics.pod_commands
 
 
-async def look(settings: Settings) -> Overview:
-    """Ask all stores at the same time."""
+async def look(settings: Settings, counted: ActivityCounts | None = None) -> Overview:
+    """Ask all stores at the same time. `counted` are activities that need not be counted, for which
+    PostgreSQL reads its whole table."""
     kafka, redis, postgresql = await asyncio.gather(
         _asked("Kafka", _kafka(settings)),
         _asked("Redis", _redis(settings)),
-        _asked("PostgreSQL", _postgresql(settings)),
+        _asked("PostgreSQL", _postgresql(settings, counted)),
     )
     return Overview(kafka, redis, postgresql)
+
+
+async def ready(settings: Settings) -> Mapping[str, bool]:
+    """Of each store whether it answers and is set up: a small question to each."""
+    wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
+    try:
+        kafka, redis, postgresql = await asyncio.gather(
+            _asked("Kafka", check_topics(settings)),
+            _asked("Redis", wheel.ping()),
+            _asked("PostgreSQL", check_schema(settings.postgres_dsn)),
+        )
+    finally:
+        await wheel.close()
+    found = {"Kafka": kafka, "Redis": redis, "PostgreSQL": postgresql}
+    return {name: each.error is None for name, each in found.items()}
 
 
 async def _asked(store: str, asking: Coroutine[Any, Any, _T]) -> Answer[_T]:
@@ -147,7 +163,7 @@ async def _redis(settings: Settings) -> Sequence[WheelSize]:
         await wheel.close()
 
 
-async def _postgresql(settings: Settings) -> RecordView:
+async def _postgresql(settings: Settings, counted: ActivityCounts | None) -> RecordView:
     await check_schema(settings.postgres_dsn)
     record = await PostgresClient.connect(settings.postgres_dsn)
     try:
@@ -155,7 +171,7 @@ async def _postgresql(settings: Settings) -> RecordView:
         for topic in inputs(settings):
             at = await record.applied_upto(topic)
             watermarks[topic] = [at.get(shard, -1) for shard in range(settings.partitions)]
-        return RecordView(await record.overview(), watermarks)
+        return RecordView(counted or await record.overview(), watermarks)
     finally:
         await record.close()
 

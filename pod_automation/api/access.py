@@ -20,7 +20,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 SHORTEST_TOKEN = 16
 """Characters. A token is not typed in by hand, and may be long."""
 
-_ENTRY = re.compile(r"(?P<role>[a-z]+):(?P<name>[A-Za-z0-9._@-]{1,100}):(?P<token>\S+)")
+_ENTRY = re.compile(r"(?P<role>[a-z]+):(?P<name>[A-Za-z0-9._@-]{1,100}):(?P<token>[!-~]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Tokens:
             match = _ENTRY.fullmatch(entry)
             where = f"{ENV_PREFIX}API_TOKENS: entry {place}"
             if match is None:
-                raise SettingsError(f"{where} is not role:name:token")
+                raise SettingsError(f"{where} is not role:name:token, in ASCII")
             role, name, token = match["role"], match["name"], match["token"]
             if role not in ROLES:
                 raise SettingsError(f"{where} has the role {role}: viewer or operator is meant")

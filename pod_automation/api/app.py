@@ -1,5 +1,6 @@
 """The HTTP API: routes, and nothing that the client cannot do."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 import orjson
+import structlog
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
@@ -41,6 +43,7 @@ from pod_automation.api.problems import (
     ProblemError,
     handled,
     of_client,
+    of_engine,
     problem,
 )
 from pod_automation.api.sight import Sight
@@ -65,6 +68,7 @@ from scheduler.errors import EngineError
 from scheduler.settings import Settings
 
 MAX_BODY_BYTES = 2 << 20
+DOCUMENT = "/v1/openapi.json"
 JSON = "application/json"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -81,6 +85,8 @@ ANSWERS: tuple[type[Struct], ...] = (
     PodPage,
     PublishedEvent,
 )
+
+log = structlog.get_logger(__name__)
 
 _bearer = HTTPBearer(auto_error=False, description="A token of POD_AUTOMATION_API_TOKENS.")
 _STATIC = files("pod_automation.api").joinpath("static")
@@ -109,6 +115,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     sight = Sight(settings, live)
     limiter = Limiter(settings.api_requests_per_minute)
     answering = Answering()
+    ending = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -124,31 +131,39 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        # To the address that the caller thinks it has: behind a proxy that is another one.
+        redirect_slashes=False,
     )
+    app.state.ending = ending
+
+    def who_asks(request: Request) -> Caller:
+        """Before anything of the body is read: who may not has none of it looked at."""
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        caller = tokens.caller(shown.strip()) if scheme.lower() == "bearer" else None
+        if caller is None:
+            answering.refused("token")
+            raise ProblemError(
+                401,
+                "unauthorized",
+                "show a token: `Authorization: Bearer …`",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if wait_s := limiter.wait_s(f"{caller.role}:{caller.name}"):
+            answering.refused("rate")
+            raise ProblemError(
+                429,
+                "too-many-requests",
+                f"more than {settings.api_requests_per_minute} requests in a minute",
+                {"Retry-After": str(wait_s)},
+            )
+        return caller
 
     def allowed(role: Role) -> Callable[..., Awaitable[Caller]]:
-        async def check(request: Request, shown: Any = Depends(_bearer)) -> Caller:  # noqa: B008
-            caller = None if shown is None else tokens.caller(shown.credentials)
-            if caller is None:
-                answering.refused("token")
-                raise ProblemError(
-                    401,
-                    "unauthorized",
-                    "show a token: `Authorization: Bearer …`",
-                    {"WWW-Authenticate": "Bearer"},
-                )
-            if wait_s := limiter.wait_s(caller.name):
-                answering.refused("rate")
-                raise ProblemError(
-                    429,
-                    "too-many-requests",
-                    f"more than {settings.api_requests_per_minute} requests in a minute",
-                    {"Retry-After": str(wait_s)},
-                )
+        async def check(request: Request, _: Any = Depends(_bearer)) -> Caller:  # noqa: B008
+            caller: Caller = request.state.caller
             if not caller.may(role):
                 answering.refused("role")
                 raise ProblemError(403, "forbidden", f"this is for the role {role}")
-            request.state.caller = caller
             return caller
 
         return check
@@ -162,18 +177,20 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     @app.middleware("http")
     async def around(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         began = perf_counter()
-        length = request.headers.get("content-length", "0")
-        if "transfer-encoding" in request.headers:
-            answer = problem(ProblemError(411, "length-required", "say the length of the body"))
-        elif not length.isdigit() or int(length) > MAX_BODY_BYTES:
-            answer = problem(
-                ProblemError(413, "too-large", f"a body of {MAX_BODY_BYTES:,} bytes is the most")
-            )
-        else:
-            answer = await go_on(request)
+        path = request.url.path
+        try:
+            if path.startswith("/v1/") and path != DOCUMENT:
+                request.state.caller = who_asks(request)
+            _check_body(request)
+            answer = await _until(ending, go_on(request))
+        except ProblemError as error:
+            answer = problem(error)
+        except Exception as error:
+            log.exception("a request has failed", path=path)
+            answer = problem(of_client(error))
         for name, value in _HEADERS.items():
             answer.headers.setdefault(name, value)
-        if request.url.path.startswith("/v1/"):
+        if path.startswith("/v1/"):
             answer.headers.setdefault("Cache-Control", "no-store")
         route = getattr(request.scope.get("route"), "path", "none")
         answering.answered(request.method, route, answer.status_code, perf_counter() - began)
@@ -183,12 +200,8 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     app.add_exception_handler(PodAutomationError, handled)
 
     @app.exception_handler(EngineError)
-    async def engine(_: Request, error: Exception) -> Response:
-        return problem(ProblemError(503, "store-away", str(error), {"Retry-After": "5"}))
-
-    @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:
-        return problem(of_client(error))
+    async def engine(_: Request, error: EngineError) -> Response:
+        return problem(of_engine(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -207,7 +220,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
 
     # For everybody who can reach it
 
-    @app.get("/healthz", tags=["health"], responses=_answer("Status"))
+    @app.get("/healthz", tags=["health"], responses=_answer("Health"))
     async def healthz() -> Response:
         """Whether this process answers. Asks no store."""
         return _json({"ok": True})
@@ -223,7 +236,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     async def readyz() -> Response:
         """Whether each store answers and is set up; 503 where one does not. Says no reasons: those
         are in the overview, for who has a token."""
-        stores = {name: each["ok"] for name, each in (await sight.stores()).items()}
+        stores = await sight.stores()
         ready = all(stores.values())
         return _json({"ready": ready, "stores": stores}, 200 if ready else 503)
 
@@ -232,7 +245,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         """What this process does, for Prometheus. Names no pods, members or posts."""
         return Response(answering.text(), media_type=TEXT)
 
-    @app.get("/v1/openapi.json", tags=["health"], responses=_answer("Document"))
+    @app.get(DOCUMENT, tags=["health"], responses=_answer("Document"))
     async def openapi() -> Response:
         """This document."""
         return _json(app.openapi())
@@ -516,6 +529,33 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     return app
 
 
+def _check_body(request: Request) -> None:
+    length = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers:
+        raise ProblemError(411, "length-required", "say the length of the body")
+    if not length.isdigit() or int(length) > MAX_BODY_BYTES:
+        raise ProblemError(413, "too-large", f"a body of {MAX_BODY_BYTES:,} bytes is the most")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if int(length) and media_type != JSON:
+        raise ProblemError(415, "no-json", f"a body is JSON, and says so: `Content-Type: {JSON}`")
+
+
+async def _until(ending: asyncio.Event, answering: Awaitable[Response]) -> Response:
+    """What is answered; a problem where the process ends before."""
+    asked = asyncio.ensure_future(answering)
+    ended = asyncio.ensure_future(ending.wait())
+    try:
+        await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if asked.done():
+            return asked.result()
+    finally:
+        ended.cancel()
+        asked.cancel()
+    raise ProblemError(
+        504, "not-applied", "the API stops; what was asked for may be in Kafka, and will be applied"
+    )
+
+
 def _serve_file(app: FastAPI, path: str, name: str, media_type: str) -> None:
     content = _STATIC.joinpath(name).read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
@@ -547,7 +587,7 @@ def _list(name: str, field: str) -> dict[int | str, dict[str, Any]]:
 _BOOL = {"type": "boolean"}
 _OBJECT: dict[str, Any] = {"type": "object"}
 _PLAIN: dict[str, Any] = {
-    "Status": {"type": "object", "required": ["ok"], "properties": {"ok": _BOOL}},
+    "Health": {"type": "object", "required": ["ok"], "properties": {"ok": _BOOL}},
     "Readiness": {
         "type": "object",
         "required": ["ready", "stores"],
@@ -602,7 +642,7 @@ def _document(app: FastAPI) -> None:
             for operation in operations.values():
                 found: dict[str, Any] = operation["responses"]
                 found.pop("422", None)
-                if path.startswith("/v1/") and path != "/v1/openapi.json":
+                if path.startswith("/v1/") and path != DOCUMENT:
                     for status, answer in RESPONSES.items():
                         found.setdefault(str(status), answer)
                 else:

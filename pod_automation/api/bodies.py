@@ -3,7 +3,14 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from schemas.events import MAX_ID_CHARS, MAX_MEMBERS, MAX_SHIFT_MS
 
@@ -11,8 +18,12 @@ from schemas.events import MAX_ID_CHARS, MAX_MEMBERS, MAX_SHIFT_MS
 Id = Annotated[
     str, Field(min_length=1, max_length=MAX_ID_CHARS, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")
 ]
+_HEX = "[0-9A-Fa-f]"
 ActivityId = Annotated[
-    str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+    str,
+    StringConstraints(
+        to_lower=True, pattern=f"^{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}}$"
+    ),
 ]
 Reason = Annotated[str, Field(max_length=MAX_ID_CHARS, description="Why: kept on record.")]
 Wait = Annotated[float, Field(ge=0, le=60, description="How long to wait for workers, in seconds.")]

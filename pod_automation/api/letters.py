@@ -58,9 +58,12 @@ async def replayed(
             done = await replayer.replay(list(letters.values()), again=again)
     finally:
         await record.close()
-    if done.error is not None:
+    if done.error is not None and not done.sent:
         raise done.error
-    answers = {each.id: "replayed" for each in done.sent}
+    # What was sent is told, whatever has failed behind it: else it would be sent again.
+    sent = "replayed" if done.marked else f"replayed, but that is not on record: {done.error}"
+    answers = dict.fromkeys(letters, f"perhaps not replayed: {done.error}")
+    answers |= {each.id: sent for each in done.sent}
     answers |= dict.fromkeys(done.already, "replayed before")
     answers |= {name: f"cannot be replayed: {why}" for name, why in done.refused.items()}
     missing = {each for each in ids if not {each, settings.topic_prefix + each} & letters.keys()}

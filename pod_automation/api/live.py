@@ -13,8 +13,10 @@ import structlog
 from aiokafka import TopicPartition
 from msgspec import Struct
 
+from pod_automation.cli.loop import answer
 from scheduler.adapters.kafka_consumer import reading
 from scheduler.adapters.kafka_errors import translated
+from scheduler.adapters.kafka_topics import check_topics
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineError
 from scheduler.settings import Settings
@@ -60,15 +62,21 @@ class Live:
 
     async def _read_on(self) -> None:
         backoff = Backoff()
+        told = None
         while True:
             try:
                 await self._read()
             except EngineError as error:
-                log.warning("engagements are not seen", error=str(error))
+                # Once: it is tried again for as long as the API runs.
+                if str(error) != told:
+                    log.warning("engagements are not seen", error=str(error))
+                told = str(error)
             await backoff.wait()
 
     async def _read(self) -> None:
         settings = self._settings
+        # First, as to ask for a topic by name would create it on some brokers.
+        await answer("Kafka", check_topics(settings))
         topic = settings.topics.execute_engagement
         places = [TopicPartition(topic, shard) for shard in range(settings.partitions)]
         with translated():

@@ -14,7 +14,10 @@ from pod_automation.client import (
     NotFoundError,
     NotReadyError,
     StoreAwayError,
+    WrongSettingError,
 )
+from pod_automation.client.errors import translated
+from scheduler.errors import EngineError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -56,6 +59,7 @@ KINDS = {
     NotAppliedError: (504, "not-applied"),
     StoreAwayError: (503, "store-away"),
     NotReadyError: (503, "not-ready"),
+    WrongSettingError: (503, "not-ready"),
 }
 """By the client's errors: status, and kind. `not-applied` is in Kafka for certain, and will be."""
 
@@ -70,6 +74,15 @@ def problem(error: ProblemError) -> Response:
         **error.more,
     }
     return Response(orjson.dumps(body), error.status, error.headers, MEDIA_TYPE)
+
+
+def of_engine(error: EngineError) -> ProblemError:
+    """An error of the engine as a problem, whoever raises it."""
+    try:
+        with translated():
+            raise error
+    except EngineError as meant:
+        return of_client(meant)
 
 
 def of_client(error: BaseException) -> ProblemError:
@@ -91,6 +104,6 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "description": HTTPStatus(status).phrase,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    for status in (400, 401, 403, 404, 405, 411, 413, 422, 429, 500, 503, 504)
+    for status in (400, 401, 403, 404, 405, 411, 413, 415, 422, 429, 500, 503, 504)
 }
 """What every operation may answer beside what it is asked for."""

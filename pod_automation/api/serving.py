@@ -8,10 +8,12 @@ import uvicorn
 
 from pod_automation.api.access import Tokens
 from pod_automation.api.app import an_app
-from scheduler.errors import PermanentError
+from scheduler.errors import SettingsError
 from scheduler.settings import Settings
 
 CLOSE_S = 3
+ANSWER_S = 2
+"""How long requests may go on behind a stop; what waits for workers longer is told that it ends."""
 
 
 class _Server(uvicorn.Server):
@@ -33,10 +35,11 @@ async def serve(
 ) -> None:
     """Serve at the address of `settings` until `stop` is set. `listening` is told the address.
 
-    Raises `PermanentError` for an address that cannot be used.
+    Raises `SettingsError` for an address that cannot be used.
     """
+    app = an_app(settings, tokens)
     config = uvicorn.Config(
-        an_app(settings, tokens),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -55,7 +58,7 @@ async def serve(
         # Before anybody is told where.
         listener.listen(config.backlog)
     except OSError as error:
-        raise PermanentError(
+        raise SettingsError(
             f"POD_AUTOMATION_API_HOST and POD_AUTOMATION_API_PORT name {settings.api_host}:"
             f"{settings.api_port}, which cannot be used: {error.strerror or error}"
         ) from None
@@ -68,4 +71,6 @@ async def serve(
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         stopping.cancel()
+        await asyncio.wait({serving}, timeout=ANSWER_S)
+        app.state.ending.set()
         await serving

@@ -2,18 +2,24 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
 from pod_automation.api.live import Live
 from pod_automation.cli.loop import answer
-from pod_automation.overview import look, summary
+from pod_automation.overview import look, ready, summary
 from scheduler.adapters.redis_view import RedisWheelView
 from scheduler.errors import EngineError
 from scheduler.settings import Settings
+from scheduler.stats import ActivityCounts
 
 KEPT_S = 1.5
 """How old an answer may be that is given to somebody else too."""
+
+COUNTED_SHARE = 20
+"""The activities are counted anew after so many times what the last look took: to count a hundred
+million must not be all that PostgreSQL does, and a small site sees each at once."""
 
 SOON_MS = 600_000
 MOST_TIMERS = 20_000
@@ -31,21 +37,35 @@ class Sight:
         self._asking = asyncio.Lock()
         self._seen: dict[str, Any] = {}
         self._seen_at = -KEPT_S
+        self._activities: ActivityCounts | None = None
+        self._activities_until = 0.0
+        self._readying = asyncio.Lock()
+        self._ready: Mapping[str, bool] = {}
+        self._ready_at = -KEPT_S
 
     async def overview(self) -> dict[str, Any]:
         """Stores, processes, shards, queue, activities, and what is due soon by pod; each store by
         itself, so that one that is away hides no other."""
         async with self._asking:
-            if monotonic() - self._seen_at >= KEPT_S:
-                seen, soon = await asyncio.gather(look(self._settings), self._due_soon())
+            if (began_s := monotonic()) - self._seen_at >= KEPT_S:
+                counted = self._activities if began_s < self._activities_until else None
+                seen, soon = await asyncio.gather(look(self._settings, counted), self._due_soon())
                 self._seen = {**summary(self._settings, seen), "due_soon": soon}
                 self._seen_at = monotonic()
+                if counted is None:
+                    record = seen.postgresql.value
+                    self._activities = None if record is None else record.activities
+                    took_s = self._seen_at - began_s
+                    self._activities_until = self._seen_at + COUNTED_SHARE * took_s
         return {**self._seen, "live": self._live.summary()}
 
-    async def stores(self) -> dict[str, Any]:
-        """Of each store whether it answers, and what it says where it does not."""
-        stores: dict[str, Any] = (await self.overview())["stores"]
-        return stores
+    async def stores(self) -> Mapping[str, bool]:
+        """Of each store whether it answers and is set up."""
+        async with self._readying:
+            if monotonic() - self._ready_at >= KEPT_S:
+                self._ready = await ready(self._settings)
+                self._ready_at = monotonic()
+        return self._ready
 
     async def _due_soon(self) -> dict[str, Any] | None:
         """The pods with the most timers that are due within `SOON_MS`; None where Redis is away.

@@ -43,6 +43,7 @@ def api(
     from pod_automation.cli.terminal import result
     from pod_automation.processes import serve
     from scheduler.settings import load_settings
+    from streams.quiet import quiet_libraries
 
     settings = load_settings()
     logs.configure(settings.log_level)
@@ -63,7 +64,8 @@ def api(
             result(f"{address}#token={token}")
 
     async def main(stop: asyncio.Event) -> None:
-        await serve_api(settings, tokens, stop, listening)
+        with quiet_libraries():
+            await serve_api(settings, tokens, stop, listening)
         log.info("stopped", process="api")
 
     serve(main)

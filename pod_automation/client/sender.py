@@ -8,9 +8,10 @@ from typing import Any
 from aiokafka.partitioner import DefaultPartitioner
 from msgspec import Struct
 
-from scheduler.adapters.kafka_errors import translated
+from scheduler.adapters.kafka_errors import TOO_LARGE, translated
 from scheduler.adapters.kafka_producer import RenewableProducer
 from scheduler.adapters.kafka_topics import check_topics
+from scheduler.errors import DataRefusedError
 from scheduler.settings import Settings
 from schemas.headers import Headers
 
@@ -51,7 +52,8 @@ class Sender:
     async def send(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
         """Send `records` in order; returns their offsets once Kafka has confirmed all of them.
 
-        Raises `StoreUnavailableError`, and `PermanentError` when `init` is missing.
+        Raises `StoreUnavailableError`, `PermanentError` when `init` is missing, and
+        `DataRefusedError` for what is larger than the topic takes.
         """
         with translated():
             producer = await self._producer.started()
@@ -75,8 +77,10 @@ class Sender:
                 for result in results:
                     if isinstance(result, BaseException):
                         raise result
-        except BaseException:
+        except BaseException as error:
             self._producer.discard(producer)
+            if isinstance(error.__cause__, TOO_LARGE):
+                raise DataRefusedError(f"it is larger than {topic} takes") from error
             raise
         return [int(each.result().offset) for each in sent]
 

@@ -107,9 +107,13 @@ class Stores:
             if self._postgres is None:
                 dsn = self.settings.postgres_dsn
                 await check_schema(dsn)
-                self._postgres = await PostgresClient.connect(
+                made = await PostgresClient.connect(
                     dsn, max_connections=MAX_CONNECTIONS, command_timeout_s=self._timeout_s
                 )
+                if self.closed:
+                    await made.close()
+                    self._check_open()
+                self._postgres = made
             return self._postgres
 
     def _check_open(self) -> None:

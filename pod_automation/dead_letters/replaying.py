@@ -11,21 +11,22 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import KafkaError
 
 from pod_automation.cli.loop import ANSWER_S, answer
 from pod_automation.dead_letters.letter import Letter, not_replayable, replayed_headers
-from scheduler.adapters.kafka_errors import translated
+from scheduler.adapters.kafka_errors import TOO_LARGE, translated
 from scheduler.adapters.kafka_producer import RenewableProducer
 from scheduler.adapters.postgres_replays import PostgresReplays, Sent
 from scheduler.errors import EngineError, PermanentError, StoreUnavailableError
+from scheduler.outcome import plain
 from scheduler.settings import Settings
+from schemas.events import MAX_ID_CHARS
 
 BATCH_BYTES = 512 * 1024
 GIVE_UP_S = 30.0
 """How long Kafka may be away before letters count as not sent."""
 
-_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _Result = int | BaseException
 
 
@@ -59,7 +60,8 @@ class Replayer:
         """`actor` and `reason` tell the audit who replays, and why."""
         self._settings = settings
         self._actor = actor
-        self._reason = reason
+        # As PostgreSQL takes it; it is written down behind the sending.
+        self._reason = plain(reason, MAX_ID_CHARS) or None
         self._replays = replays
         self._producer = RenewableProducer(
             settings.kafka, request_ms=int(GIVE_UP_S * 1000 / 2), batch_bytes=BATCH_BYTES
@@ -106,7 +108,7 @@ class Replayer:
 
     async def _send(self, letters: Sequence[Letter], done: Replayed) -> None:
         results = await self._confirmed(letters)
-        if any(isinstance(each, _TOO_LARGE) for each in results):
+        if any(isinstance(each, TOO_LARGE) for each in results):
             # What is refused leaves a hole in the producer's sequence, over which those behind it
             # have stumbled: once more, one by one.
             for place, result in enumerate(results):
@@ -117,7 +119,7 @@ class Replayer:
             if isinstance(result, int):
                 topic, partition, _ = _source(letter)
                 done.sent.append(Sent(letter.id, topic, partition, result))
-            elif isinstance(result, _TOO_LARGE):
+            elif isinstance(result, TOO_LARGE):
                 done.refused[letter.id] = "the broker finds it too large for its topic"
             elif done.error is None:
                 done.error = _meant(result)

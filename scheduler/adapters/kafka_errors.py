@@ -6,13 +6,18 @@ from contextlib import contextmanager
 from aiokafka.errors import (
     InvalidProducerEpoch,
     KafkaError,
+    MessageSizeTooLargeError,
     ProducerFenced,
+    RecordListTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
 )
 
 from scheduler.errors import EngineError, FencedError, StoreUnavailableError
 from scheduler.transports import is_closed
+
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""What becomes of a record that its topic does not take."""
 
 
 @contextmanager

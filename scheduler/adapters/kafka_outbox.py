@@ -6,14 +6,11 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    KafkaError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-)
+from aiokafka.errors import KafkaError
 
 from scheduler.activity import Announcement
 from scheduler.adapters.kafka_batches import Batches, send_all
+from scheduler.adapters.kafka_errors import TOO_LARGE
 from scheduler.adapters.kafka_producer import RenewableProducer
 from scheduler.errors import StoreUnavailableError
 from scheduler.kafka_servers import Kafka
@@ -39,8 +36,6 @@ CUTS = (512 * 1024, 32 * 1024, 0)
 REQUEST_MS = 10_000
 """How long a batch may wait for its partition's leader. Longer, and a producer that was told of a
 broker's orderly stop asks for another leader a thousand times a second until then."""
-
-_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 def _now_ms() -> int:
@@ -94,14 +89,14 @@ class KafkaOutbox:
         headers = [*record.headers, *extra]
         try:
             return await self._bury(record, record.key, value, headers, reason)
-        except _TOO_LARGE:
+        except TOO_LARGE:
             pass
         size = ("truncated_from", b"%d" % len(value or b""))
         for cut in CUTS:
             kept = None if value is None else value[:cut]
             try:
                 return await self._bury(record, record.key, kept, [*headers, size], reason)
-            except _TOO_LARGE:
+            except TOO_LARGE:
                 continue
         await self._bury(record, None, None, [size], reason)
 
@@ -118,7 +113,7 @@ class KafkaOutbox:
             return await self.dead_letter(record, f"{topic} has no partition {partition}")
         try:
             await self._send(topic, partition, record.key, record.value, list(record.headers))
-        except _TOO_LARGE:
+        except TOO_LARGE:
             await self.dead_letter(record, f"too large to be forwarded to partition {partition}")
 
     async def close(self) -> None:
@@ -152,7 +147,7 @@ class KafkaOutbox:
         try:
             producer = await self._producer.started()
             yield producer
-        except _TOO_LARGE:
+        except TOO_LARGE:
             # The sequence number of what was refused is spent.
             self._producer.discard(producer)
             raise

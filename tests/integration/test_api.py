@@ -2,16 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from pod_automation.cli.exit_codes import ExitCode
+from scheduler.adapters.kafka_consumer import reading
 from scheduler.settings import Settings
 from schemas.ids import activity_id
 from tests.integration.test_cli import pod_automation, running
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.timeout(120)
 NOBODYS = "00000000-0000-4000-8000-000000000000"
 VIEWER, OPERATOR = "v" * 32, "o" * 32
 TOKENS = f"viewer:vera:{VIEWER} operator:otto:{OPERATOR}"
+QUIET = {"pod_id": "p", "from": "22:00", "until": "07:00"}
 
 
 @asynccontextmanager
@@ -67,6 +69,9 @@ def an_event(post: str, members: list[str], **fields: Any) -> dict[str, Any]:
         "engagement_types": ["comment"],
         **fields,
     }
+
+
+LARGE = an_event("x", [f"{number:0200d}" for number in range(10_000)])
 
 
 async def test_all_of_it_by_http(environment: dict[str, str], settings: Settings) -> None:
@@ -239,6 +244,12 @@ async def test_who_may_not_is_told_so(environment: dict[str, str]) -> None:
         ("GET", f"/v1/activities/{NOBODYS}", None, 404),
         ("GET", "/v1/activities?pod_id=p&after=nonsense", None, 422),
         ("GET", "/v1/activities", None, 422),
+        ("GET", f"/v1/activities?pod_id=p&after={10**30}_{NOBODYS}", None, 422),
+        ("GET", f"/v1/activities/{NOBODYS.upper()}", None, 404),
+        ("POST", "/v1/quiet-hours", {**QUIET, "zone": "localtime"}, 422),
+        ("POST", "/v1/posts", LARGE, 422),
+        ("POST", "/v1/dead-letters/replay", {"ids": ["x"], "reason": "a\0b"}, 200),
+        ("GET", "/v1/pods/", None, 404),
         ("GET", "/nowhere", None, 404),
         ("DELETE", "/v1/controls", None, 405),
     ],
@@ -249,6 +260,8 @@ async def test_nonsense_is_a_problem(
     async with asked(api_address) as api:
         answer = await api.request(method, path, json=body)
         assert answer.status_code == status
+        if answer.is_success:
+            return
         problem = answer.json()
         assert answer.headers["content-type"] == "application/problem+json"
         assert problem["status"] == status
@@ -256,7 +269,8 @@ async def test_nonsense_is_a_problem(
 
 
 @pytest.fixture
-async def api_address(environment: dict[str, str]) -> AsyncIterator[str]:
+async def api_address(environment: dict[str, str], settings: Settings) -> AsyncIterator[str]:
+    assert settings.partitions == 4  # its topics are there
     async with served(environment) as address:
         yield address
 
@@ -271,6 +285,55 @@ async def test_a_body_that_is_too_large_is_not_read(api_address: str) -> None:
 
         answer = await api.post("/v1/posts", content=chunks())
         assert answer.status_code == 411
+        answer = await api.post("/v1/pause", content=b'{"pod_id":"p"}')
+        assert (answer.status_code, answer.json()["type"][-8:]) == (415, ":no-json")
+
+
+async def test_nothing_of_a_body_is_looked_at_for_who_may_not(api_address: str) -> None:
+    headers = {"content-type": "application/json"}
+    async with asked(api_address, "x" * 32) as api:
+        for path in ("/v1/pause", "/v1/nowhere"):
+            answer = await api.post(path, content=b'{"pod_id":', headers=headers)
+            assert answer.status_code == 401
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_what_waits_is_answered_when_the_api_stops(
+    environment: dict[str, str], settings: Settings
+) -> None:
+    async with AsyncExitStack() as asking:
+        async with served(environment) as address:
+            api = await asking.enter_async_context(asked(address))
+            # No worker runs.
+            waiting = asyncio.create_task(api.post("/v1/pause", json={"pod_id": "p", "wait_s": 60}))
+
+            async def sent() -> bool:
+                return await _commands(settings) > 0
+
+            await until(sent)
+        answer = await waiting
+    assert answer.status_code == 504
+    assert answer.json()["type"].endswith("not-applied")
+    assert "the API stops" in answer.json()["detail"]
+
+
+async def _commands(settings: Settings) -> int:
+    topic = settings.topics.pod_commands
+    partitions = [TopicPartition(topic, shard) for shard in range(settings.partitions)]
+    async with reading(settings.kafka) as consumer:
+        return sum((await consumer.end_offsets(partitions)).values())
+
+
+async def test_an_api_before_init_makes_no_topics(environment: dict[str, str]) -> None:
+    async with served(environment) as address, asked(address) as api:
+        assert (await api.get("/readyz")).status_code == 503
+        answer = await api.get("/v1/dead-letters")
+        assert (answer.status_code, answer.json()["type"][-9:]) == (503, "not-ready")
+    lost = {"POD_AUTOMATION_POSTGRES_DSN": environment["POD_AUTOMATION_POSTGRES_DSN"] + "nowhere"}
+    async with served({**environment, **lost}) as address, asked(address) as api:
+        answer = await api.get("/v1/pods")
+        assert (answer.status_code, answer.json()["type"][-9:]) == (503, "not-ready")
 
 
 @pytest.mark.usefixtures("settings")

@@ -28,6 +28,8 @@ def test_without_tokens_there_is_nobody() -> None:
         (f"operator:ann:{SECRET} viewer:{OTHER}", "entry 2 is not role:name:token"),
         (f"admin:ann:{SECRET}", "has the role admin: viewer or operator is meant"),
         ("viewer:ann:short", "less than 16 characters"),
+        ("viewer:ann:" + "ü" * 16, "entry 1 is not role:name:token, in ASCII"),
+        ("viewer:ann:" + "\udcff" * 16, "entry 1 is not role:name:token, in ASCII"),
     ],
 )
 def test_what_is_no_token_is_said_without_it(text: str, complaint: str) -> None:
