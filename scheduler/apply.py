@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from scheduler.activity import Announcement, PlannedActivity, PostPlan, Status
-from scheduler.batch import Item, chunks, parted, read
+from scheduler.batch import MAX_ROWS, Item, chunks, parted, read
 from scheduler.capped import with_times
 from scheduler.controls import Orders
 from scheduler.errors import DataRefusedError, StoreUnavailableError
@@ -27,9 +27,6 @@ from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.timer import Timer
 from schemas.events import PostDetected
 from schemas.times import millis
-
-READ_BACK_OFFSETS = 200
-"""Source offsets read back at once: a Redis that lost an hour must not be held in one script."""
 
 PLANNED_PER_TURN = 500
 """Activities planned before other tasks get their turn (some milliseconds)."""
@@ -258,7 +255,8 @@ class PostDetectedApplier:
         """Add from the record what the wheel lacks in (at, upto]; returns the wheel's watermark."""
         while at < upto:
             self._wheel_at = None
-            to = min(at + READ_BACK_OFFSETS, upto)
+            # A Redis that lost an hour must not be held in one script, nor a worker's memory.
+            to = await self._record.reach_between(self._shard, at, upto, MAX_ROWS)
             timers = await self._record.unfired_between(self._shard, at, to)
             at = await self._wheel.add(self._shard, self._topic, at, to, timers)
         return at

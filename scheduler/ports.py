@@ -396,6 +396,10 @@ class Record(Protocol):
         """What was planned from source offsets in (after, upto] to be skipped, and has not been
         changed since."""
 
+    async def reach_between(self, shard: int, after: int, upto: int, limit: int) -> int:
+        """How far one may go from source offset `after`, up to `upto`, for at most `limit` rows; to
+        the first offset that has any at least."""
+
     async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
         """Timers of the rows that came from source offsets in (after, upto] and are `scheduled`: a
         later attempt is the matter of the result that asked for it."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -89,8 +90,12 @@ class Intake(Generic[TokenT]):
         pump = self._pumps[partition] = self._open_pump(partition)
         task = asyncio.create_task(pump.run(), name=f"pump-{partition}")
         self._tasks[partition] = task
-        task.add_done_callback(self._ended_by_itself)
+        task.add_done_callback(partial(self._ended_by_itself, partition))
 
-    def _ended_by_itself(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def _ended_by_itself(self, partition: int, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            if self._tasks.get(partition) == task:
+                # Not by us: some library has let a cancellation out that was meant for its own.
+                self._on_death(RuntimeError(f"{task.get_name()} was cancelled from within"))
+        elif (error := task.exception()) is not None:
             self._on_death(error)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
 
-from scheduler.adapters.kafka_consumer import stop
+from scheduler.adapters.kafka_consumer import check_tasks, stop
 from scheduler.errors import StoreUnavailableError
 from scheduler.kafka_servers import Kafka, client_options
 from scheduler.ports import SourceRecord
@@ -69,6 +69,7 @@ class SourceLog:
             try:
                 consumer.seek(tp, start)
                 while await consumer.position(tp) < end:
+                    check_tasks(consumer)
                     found = await consumer.getmany(tp, timeout_ms=POLL_MS, max_records=limit)
                     if tp in found:
                         return [_record(each) for each in found[tp] if each.offset < end]

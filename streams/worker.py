@@ -261,6 +261,9 @@ class Worker:
                     detector.acquit(place)
             except TransientError as error:
                 log.debug("lag cannot be seen", reason=str(error))
+            except Exception:
+                # Whatever it is: without this watch a Faust that delivers nothing is not noticed.
+                log.exception("lag cannot be seen")
 
 
 def _watching(

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaConnectionError
 
+import scheduler.adapters.kafka_connection  # noqa: F401 - for all clients
 from scheduler.kafka_servers import Kafka, client_options
 
 FETCH_BYTES = 4 << 20
@@ -41,6 +43,16 @@ async def reading(
         yield consumer
     finally:
         await stop(consumer)
+
+
+def check_tasks(consumer: AIOKafkaConsumer) -> None:
+    """Raises `KafkaConnectionError` for a consumer that would find nothing for ever: one of its own
+    tasks, which nobody starts again, has died of what aiokafka does not expect. To be called with
+    every poll."""
+    fetcher = consumer._fetcher
+    for task in (consumer._client._sync_task, fetcher and fetcher._fetch_task):
+        if task is not None and task.done():
+            raise KafkaConnectionError("a task of the client has ended; a new one is needed")
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:

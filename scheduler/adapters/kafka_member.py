@@ -21,9 +21,11 @@ import aiokafka.consumer.consumer
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownMemberIdError
+from aiokafka.errors import KafkaError, UnknownMemberIdError
 from aiokafka.protocol.group import JoinGroupRequest
 
+import scheduler.adapters.kafka_connection  # noqa: F401 - for all clients
+from scheduler.adapters.kafka_consumer import check_tasks
 from scheduler.errors import InstanceReplacedError
 from scheduler.kafka_servers import Kafka, client_options
 
@@ -79,16 +81,11 @@ def member(
 
 
 def check_alive(consumer: AIOKafkaConsumer) -> None:
-    """Raises `KafkaConnectionError` for a consumer that would wait for metadata for ever, and
-    `InstanceReplacedError` for one whose place in the group another process has. To be called with
-    every poll.
+    """Raises `InstanceReplacedError` for a consumer whose place in the group another process has,
+    and what `check_tasks` does. To be called with every poll.
     """
     check_replaced(consumer)
-    # The task that fetches metadata dies of a write on a connection that uvloop has closed, a
-    # `RuntimeError` that aiokafka does not expect; and nobody starts it again.
-    task = consumer._client._sync_task
-    if task is not None and task.done():
-        raise KafkaConnectionError("the client's own task has ended; a new consumer is needed")
+    check_tasks(consumer)
 
 
 def check_replaced(consumer: AIOKafkaConsumer | None) -> None:

@@ -1,16 +1,20 @@
 """Producers of aiokafka: what they have sent, and an end when they are of no more use."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
+import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError
 
+import scheduler.adapters.kafka_connection  # noqa: F401 - for all clients
 from scheduler.kafka_servers import Kafka, client_options
 
 CLOSE_S = 2.0
+
+log = structlog.get_logger(__name__)
 
 
 class RenewableProducer:
@@ -42,6 +46,7 @@ class RenewableProducer:
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
+        self._closed = 0
 
     @property
     def current(self) -> AIOKafkaProducer | None:
@@ -55,14 +60,23 @@ class RenewableProducer:
             if self._producer is None:
                 if self._before is not None:
                     await self._before()
+                closed = self._closed
                 producer = AIOKafkaProducer(**self._options)
                 try:
                     await producer.start()
+                    if closed != self._closed:
+                        raise KafkaConnectionError("it was closed while it started")
                 except BaseException:
                     await throw_away(producer)
                     raise
                 self._producer = producer
+                # Without the task that fetches metadata its sender may wait for ever.
+                producer.client._sync_task.add_done_callback(partial(self._unless_ended, producer))
             return self._producer
+
+    def _unless_ended(self, producer: AIOKafkaProducer, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled():
+            self.discard(producer)
 
     def discard(self, failed: AIOKafkaProducer | None) -> None:
         """Have the next who sends use another one than `failed`, which is thrown away."""
@@ -75,6 +89,7 @@ class RenewableProducer:
     async def close(self) -> None:
         """End it, and what is discarded, within a bounded time; nothing unconfirmed is waited for.
         What is sent afterwards begins with another one."""
+        self._closed += 1
         self.discard(self._producer)
         await asyncio.gather(*self._closing)
 
@@ -87,7 +102,8 @@ def fetched(sent: "asyncio.Future[Any]") -> None:
 
 
 async def throw_away(producer: AIOKafkaProducer) -> None:
-    """End `producer` and all who wait for it, delivering nothing more; takes 2 s at most.
+    """End `producer` and all who wait for it, delivering nothing more; takes some seconds at most,
+    and raises nothing.
 
     Not by `stop`: that flushes first, which takes for ever with the broker away, and cancelled in
     that it leaves a sender behind that goes on for as long as the process.
@@ -99,6 +115,12 @@ async def throw_away(producer: AIOKafkaProducer) -> None:
         transaction._transaction_waiter.add_done_callback(fetched)
     gone = KafkaConnectionError("the producer was thrown away")
     accumulator = producer._message_accumulator
+
+    def refuse(*_: object) -> NoReturn:
+        raise gone
+
+    # Who waits for a batch of another to be taken looks at nothing more before it appends its own.
+    accumulator._append_batch = refuse
     # aiokafka takes a batch that is to be sent again from here, and then misses it in a callback.
     for batches in accumulator._batches.values():
         accumulator._pending_batches.update(batches)
@@ -112,8 +134,23 @@ async def throw_away(producer: AIOKafkaProducer) -> None:
         # An error of what it has in hand may end it instead; aiokafka would then fail all batches
         # once more, and a transaction that an idempotent producer has not.
         task.remove_done_callback(producer._sender._fail_all)
-        task.add_done_callback(fetched)
-        task.cancel()
-        await asyncio.wait([task], timeout=CLOSE_S)
-    with contextlib.suppress(KafkaError, OSError):
-        await producer.client.close()
+        await _ended(task)
+    client = producer.client
+    # Not by the client: where this has died, it raises that, and closes no connection.
+    task, client._sync_task = client._sync_task, None
+    if task is not None:
+        await _ended(task)
+    if (asked := client._md_update_fut) is not None and not asked.done():
+        asked.add_done_callback(fetched)
+        asked.set_exception(gone)
+    try:
+        await client.close()
+    except Exception as error:
+        # Whatever it is: nobody uses it any more, and it must not end who throws it away.
+        log.warning("a producer does not close", error=repr(error))
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.add_done_callback(fetched)
+    task.cancel()
+    await asyncio.wait([task], timeout=CLOSE_S)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from scheduler.adapters.kafka_consumer import reading
+from scheduler.adapters.kafka_consumer import check_tasks, reading
 from scheduler.adapters.kafka_errors import translated
 from scheduler.kafka_servers import Kafka
 from scheduler.ports import StatusPage, StatusReader
@@ -43,6 +43,7 @@ class _Reader:
 
     async def page(self, wait_ms: int) -> StatusPage | None:
         with translated():
+            check_tasks(self._consumer)
             found = await self._consumer.getmany(timeout_ms=wait_ms, max_records=PAGE_RECORDS)
             records = found.get(self._partition)
             if not records:

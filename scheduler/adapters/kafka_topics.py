@@ -6,6 +6,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
+import scheduler.adapters.kafka_connection  # noqa: F401 - for all clients
 from scheduler.adapters.kafka_access import check_access
 from scheduler.errors import PermanentError, StoreUnavailableError
 from scheduler.kafka_servers import Kafka, client_options

@@ -8,9 +8,8 @@ from typing import Literal
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from scheduler.adapters.kafka_acked import acked
-from scheduler.adapters.kafka_consumer import reading, stop
+from scheduler.adapters.kafka_consumer import check_tasks, reading, stop
 from scheduler.adapters.kafka_errors import translated
-from scheduler.adapters.kafka_member import check_alive
 from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.adapters.kafka_shard_log import last_cursor
 from scheduler.kafka_servers import Kafka, client_options
@@ -103,6 +102,7 @@ class KafkaView:
             async with reading(self._kafka, [partition], isolation=isolation) as consumer:
                 consumer.seek(partition, start)
                 while await consumer.position(partition) < end:
+                    check_tasks(consumer)
                     found = await consumer.getmany(
                         partition, timeout_ms=POLL_MS, max_records=PAGE_RECORDS
                     )
@@ -123,7 +123,7 @@ class KafkaView:
                                 isolation_level="read_uncommitted",
                             )
                             await self._asker.start()
-                        check_alive(self._asker)
+                        check_tasks(self._asker)
                         yield self._asker
             except BaseException:
                 # Whatever it was, another one begins anew.

@@ -263,6 +263,20 @@ class MemoryRecord:
         }
         return frozenset(planned - inserted)
 
+    async def reach_between(self, shard: int, after: int, upto: int, limit: int) -> int:
+        """See `Record.reach_between`."""
+        offsets = sorted(
+            row.source_offset
+            for row in self._rows.values()
+            if row.source_partition == shard
+            and row.source_offset is not None
+            and after < row.source_offset <= upto
+        )
+        if len(offsets) <= limit:
+            return upto
+        # What stands behind the limit is not reached, unless it is the first.
+        return max((each for each in offsets if each < offsets[limit]), default=offsets[0])
+
     async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
         """See `Record.unfired_between`. In the order of their offsets."""
         found = [

@@ -143,6 +143,11 @@ class PostgresRecord:
             return frozenset(row["there"]) if row and row["moved"] else None
         return frozenset() if row and row["moved"] else None
 
+    async def reach_between(self, shard: int, after: int, upto: int, limit: int) -> int:
+        """See `Record.reach_between`."""
+        row = await self._one("reach_between", shard, after, upto, limit)
+        return upto if row is None else int(row["upto"])
+
     async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
         """See `Record.unfired_between`. In the order of their offsets."""
         rows = await self._all("unfired_between", shard, after, upto, Status.SCHEDULED)

@@ -16,6 +16,12 @@ from scheduler.timer import Timer
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
 
+CHUNK_S = 600.0
+"""How long one chunk may take. The first one reads past all of a shard's rows that are done with,
+which on a large table, cold and with all shards at it, is minutes; a rebuild that was cut off there
+would begin anew, and never end. A server that is gone shows by its connection."""
+
+
 class PostgresSnapshot:
     """The `Snapshot` port, between `begin` and `end`: one repeatable-read transaction."""
 
@@ -90,7 +96,7 @@ class PostgresSnapshot:
             cursor = await self._connection.cursor(query(name), self._shard, *arguments)
         while True:
             with translated():
-                rows = await cursor.fetch(chunk)
+                rows = await cursor.fetch(chunk, timeout=CHUNK_S)
             if rows:
                 yield rows
             if len(rows) < chunk:

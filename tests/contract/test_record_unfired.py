@@ -1,6 +1,7 @@
 """What every record promises about the timers that belong in the wheel."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -34,6 +35,24 @@ async def test_unfired_between_offsets(record: FullRecord) -> None:
     assert await record.unfired_between(SHARD, 1, 4) == expected
     assert await record.unfired_between(SHARD, 4, 4) == []
     assert await record.unfired_between(SHARD + 1, 1, 4) == []
+
+
+async def test_how_far_one_may_go_for_so_many_rows(record: FullRecord) -> None:
+    log = [members(offset, count) for offset, count in ((1, 2), (2, 3), (5, 4))]
+    await first_batch(record, [row for rows in log for row in rows], 7)
+    rows = [len(each) for each in log]
+    first, second, third = rows
+    reach = partial(record.reach_between, SHARD)
+    assert await reach(-1, 7, sum(rows)) == 7
+    assert await reach(-1, 7, sum(rows) - 1) == 2
+    assert await reach(-1, 7, first + second) == 2
+    assert await reach(-1, 7, first) == 1
+    assert await reach(-1, 7, first - 1) == 1  # one offset at least
+    assert await reach(1, 7, second + third) == 7
+    assert await reach(2, 7, 1) == 5
+    assert await reach(2, 4, 1) == 4
+    assert await reach(5, 7, 1) == 7
+    assert await record.reach_between(SHARD + 1, -1, 7, 1) == 7
 
 
 async def test_only_what_belongs_in_the_wheel(store: Store) -> None:

@@ -10,12 +10,15 @@ from unittest.mock import AsyncMock
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.admin import ApiVersionRequest
 
 from pod_automation.processes import dispatcher
 from scheduler.activity import Announcement, PlannedActivity, Status
 from scheduler.adapters.kafka_batches import send_all
 from scheduler.adapters.kafka_outbox import BUILT_PER_TURN, KafkaOutbox
-from scheduler.adapters.kafka_producer import RenewableProducer
+from scheduler.adapters.kafka_producer import RenewableProducer, fetched, throw_away
 from scheduler.adapters.kafka_shard_log import KafkaShardLog
 from scheduler.adapters.kafka_topics import check_topics, ensure_topics
 from scheduler.errors import FencedError, PermanentError, StoreUnavailableError
@@ -144,6 +147,116 @@ async def test_all_who_send_at_once_share_a_producer_and_discard_it_once(
     await producers.close()
     assert producers.current is None
     assert all(each._closed for each in (first, second))
+
+
+async def test_nobody_waits_for_a_producer_that_is_thrown_away(
+    settings: Settings, outbox: KafkaOutbox
+) -> None:
+    await outbox.announce(0, [])
+    producer = outbox._producer.current
+    assert producer is not None
+    accumulator, topic = producer._message_accumulator, settings.topics.engagement_status
+    partition = TopicPartition(topic, 0)
+
+    def batch() -> BatchBuilder:
+        made = producer.create_batch()
+        made.append(timestamp=None, key=b"k", value=b"v")
+        made.close()
+        return made
+
+    # Its sender does nothing by itself, so the moments can be chosen.
+    producer._sender.sender_task.cancel()
+    await asyncio.wait([producer._sender.sender_task])
+    first = await accumulator.add_batch(batch(), partition, 10)
+    behind = asyncio.create_task(accumulator.add_batch(batch(), partition, 10))
+    asking = asyncio.create_task(producer.partitions_for("no-such-topic"))
+
+    async def asks() -> bool:
+        return producer.client._md_update_fut is not None
+
+    await until(asks, "asks for metadata", 0)
+    # The sender takes the first, and in the same turn somebody's failure has it thrown away.
+    accumulator._pop_batch(partition)
+    await throw_away(producer)
+    async with asyncio.timeout(10):
+        with pytest.raises(KafkaConnectionError):
+            await behind
+        with pytest.raises(KafkaConnectionError):
+            await asking
+    first.cancel()
+
+
+async def test_a_producer_whose_own_task_has_died_is_another_next_time(
+    outbox: KafkaOutbox, told: list[dict[str, Any]]
+) -> None:
+    await outbox.announce(0, [])
+    producer = outbox._producer.current
+    assert producer is not None
+
+    async def dies() -> None:
+        raise RuntimeError("what aiokafka does not expect")
+
+    producer.client._metadata_update = lambda *_: dies()
+    producer.client.force_metadata_update().add_done_callback(fetched)
+
+    async def is_gone() -> bool:
+        return outbox._producer.current is not producer
+
+    await until(is_gone, "another producer", 0)
+    await outbox.announce(0, [])
+    assert outbox._producer.current is not None
+    await outbox.close()
+    gc.collect()
+    assert told == []
+
+
+async def test_a_producer_whose_own_task_has_died_is_thrown_away_quietly(
+    settings: Settings,
+) -> None:
+    producers = RenewableProducer(settings.kafka, request_ms=10_000)
+    producer = await producers.started()
+    dead = asyncio.get_running_loop().create_future()
+    dead.set_exception(RuntimeError("what aiokafka does not expect"))
+    producer.client._sync_task.cancel()
+    producer.client._sync_task = dead
+    await producers.close()
+    assert not any(each.connected() for each in producer.client._conns.values())
+
+
+async def test_a_producer_that_starts_while_all_is_closed_is_not_left_behind(
+    settings: Settings,
+) -> None:
+    going = asyncio.Event()
+
+    async def closes() -> None:
+        going.set()
+
+    producers = RenewableProducer(settings.kafka, request_ms=10_000, before=closes)
+    starting = asyncio.create_task(producers.started())
+    await going.wait()
+    await producers.close()
+    with pytest.raises(KafkaConnectionError):
+        await starting
+    assert producers.current is None
+    await producers.started()
+    await producers.close()
+
+
+async def test_a_connection_that_uvloop_has_closed_is_away(settings: Settings) -> None:
+    producers = RenewableProducer(settings.kafka, request_ms=10_000)
+    producer = await producers.started()
+    (connection, *_) = producer.client._conns.values()
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError(
+            "unable to perform operation on <TCPTransport closed=True>; the handler is closed"
+        )
+
+    connection._writer.write = broken
+    with pytest.raises(KafkaConnectionError, match="the handler is closed"):
+        connection.send(ApiVersionRequest())
+    assert not connection.connected()
+    await producers.close()
 
 
 async def test_a_producer_that_is_thrown_away_says_nothing_of_what_it_had_in_hand(

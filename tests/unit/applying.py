@@ -99,6 +99,15 @@ class RowsInMemory:
         self.at = upto
         return there
 
+    async def reach_between(self, shard: int, after: int, upto: int, limit: int) -> int:
+        assert shard == SHARD
+        offsets = sorted(
+            row.source_offset for row in self.rows.values() if after < row.source_offset <= upto
+        )
+        if len(offsets) <= limit:
+            return upto
+        return max((each for each in offsets if each < offsets[limit]), default=offsets[0])
+
     async def unfired_between(self, shard: int, after: int, upto: int) -> Sequence[Timer]:
         assert shard == SHARD
         return [

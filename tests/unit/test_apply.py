@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import pytest
 
-from scheduler.apply import PLANNED_PER_TURN, READ_BACK_OFFSETS
+from scheduler import apply
+from scheduler.apply import PLANNED_PER_TURN
 from scheduler.batch import MAX_ROWS
 from scheduler.errors import DataRefusedError, StoreUnavailableError, WheelLostError
 from scheduler.planner import plan
@@ -386,13 +387,27 @@ async def test_a_wheel_rebuilt_from_an_older_snapshot_gets_the_rest(world: World
     await world.verify(8)
 
 
-async def test_catch_up_reads_back_what_redis_has_lost(world: World) -> None:
-    for number in range(2 * READ_BACK_OFFSETS + 10):
-        world.post(f"p{number}", ["a"])
+async def test_catch_up_reads_back_what_redis_has_lost_a_bounded_part_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = 10
+    monkeypatch.setattr(apply, "MAX_ROWS", limit)
+    members = [2, 1, 3, 3, 1, 20, 1, 4, 1]  # two rows each; one event has more than the limit
+    for number, count in enumerate(members):
+        world.post(f"p{number}", [f"m{each}" for each in range(count)])
     await world.applier().apply(world.log)
-    await world.open_wheel(watermark=5)
+    await world.open_wheel(watermark=1)
+    added: list[tuple[int, int]] = []
+    real = world.wheel.add
+
+    async def noted(shard: int, topic: str, at: int, upto: int, timers: Any, **more: Any) -> int:
+        added.append((upto, len(timers)))
+        return await real(shard, topic, at, upto, timers, **more)
+
+    monkeypatch.setattr(world.wheel, "add", noted)
     await world.applier().catch_up()
-    await world.verify(2 * len(world.log))
+    assert added == [(2, 6), (4, 8), (5, 40), (7, 10), (8, 2)]
+    await world.verify(2 * sum(members))
 
 
 async def test_catch_up_says_so_when_the_wheel_is_lost(world: World) -> None:

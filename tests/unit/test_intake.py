@@ -21,7 +21,7 @@ class Appliers:
         self.news = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.deaths: list[BaseException] = []
         self.intake: Intake[int] = Intake(self._open, self._died)
 
@@ -117,6 +117,17 @@ async def test_finishing_acks_the_batch_in_hand_and_drops_the_rest(appliers: App
     await finishing
     assert appliers.acked == [5]
     assert not await appliers.intake.put(0, 1, record(0, 8), 8)
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_told(appliers: Appliers) -> None:
+    appliers.error = asyncio.CancelledError("of a library's own")
+    await appliers.intake.begin([0], 1)
+    await appliers.intake.put(0, 1, record(0, 5), 5)
+    while not appliers.deaths:
+        appliers.news.clear()
+        await appliers.news.wait()
+    assert "cancelled from within" in str(appliers.deaths[0])
+    assert appliers.acked == []
 
 
 async def test_what_ends_a_pump_is_told(appliers: Appliers) -> None:

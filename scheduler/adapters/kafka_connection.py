@@ -1,0 +1,43 @@
+"""A connection that has gone is told as such, whichever event loop it runs on.
+
+asyncio says nothing of a write to a connection that is closed, and aiokafka expects an `OSError` at
+most. uvloop raises a plain `RuntimeError` there. A broker that dies under constant writes has each
+connection raise one; in aiokafka 0.14.0 it ends whatever task was writing: the one that fetches
+metadata, without which a client waits for ever after the next change of leaders, a commit, a start.
+So the connections that all its clients make, Faust's too, have it told as what it is.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import aiokafka.conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.errors import KafkaConnectionError
+
+from scheduler.transports import is_closed
+
+
+class _Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka is untyped here
+    def send(self, request: Any, expect_response: bool = True) -> Any:
+        with self._told():
+            return super().send(request, expect_response)
+
+    def _send_sasl_token(self, payload: bytes, expect_response: bool = True) -> Any:
+        with self._told():
+            return super()._send_sasl_token(payload, expect_response)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_closed(error):
+                raise
+            self.close(reason=CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(
+                f"Connection at {self._host}:{self._port} broken: {error}"
+            ) from error
+
+
+aiokafka.conn.AIOKafkaConnection = _Connection
