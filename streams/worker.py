@@ -21,6 +21,7 @@ from scheduler.results import ResultApplier
 from scheduler.settings import Settings
 from scheduler.turns import Turns
 from streams.app import Token, build_app, check_faust, check_replaced, leave, press
+from streams.commands_first import CommandsFirst
 from streams.lane import Lane
 from streams.pump import Applier, PumpLimits
 from streams.quiet import quiet_libraries
@@ -108,6 +109,12 @@ class Worker:
         self._settings = settings
         self._end = end
         limits = PumpLimits(settings.ingest_batch_events, settings.ingest_linger_ms / 1000)
+        posts, commands = settings.topics.post_detected, settings.topics.pod_commands
+        opened = dict(appliers(settings, record, wheel, outbox))
+        plan = opened[posts]
+        opened[posts] = lambda shard: CommandsFirst(
+            plan(shard), shard, commands, wheel, sources[commands]
+        )
         self._lanes: dict[str, Lane[Token]] = {
             topic: Lane(
                 topic,
@@ -119,7 +126,7 @@ class Worker:
                 press=self._press,
                 on_death=self._died,
             )
-            for topic, open_applier in appliers(settings, record, wheel, outbox).items()
+            for topic, open_applier in opened.items()
         }
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -185,6 +185,37 @@ async def test_a_pause_outlives_its_engine(
             await process.kill()
 
 
+async def test_what_was_asked_for_while_no_worker_ran_comes_first(
+    environment: dict[str, str], settings: Settings, pods: PodAutomation
+) -> None:
+    posts = 200
+    async with engine(environment, "dispatcher", **FAST):
+        for asked in (pods.pause(reason="an outage", wait_s=0), pods.opt_out("b", wait_s=0)):
+            with pytest.raises(NotAppliedError):
+                await asked
+        for number in range(posts):
+            await pods.publish_post_detected(
+                {
+                    "event_id": f"e{number}",
+                    "pod_id": "p",
+                    "post_id": f"x{number}",
+                    "member_ids": ["a", "b"],
+                    "detected_at": datetime.now(UTC).isoformat(),
+                    "engagement_types": ["comment"],
+                }
+            )
+        async with engine(environment, "worker", **FAST):
+            await planned(settings, 2 * posts)
+            assert await statuses(settings) == {"scheduled": posts, "cancelled": posts}
+            assert await fired(settings) == {}
+            await pods.resume(wait_s=60)
+
+            async def all_are_sent() -> bool:
+                return await fired(settings) == {"a": posts}
+
+            await until(all_are_sent)
+
+
 async def _lose_the_wheel(settings: Settings) -> None:
     from redis.asyncio import Redis
 

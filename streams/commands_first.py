@@ -1,0 +1,69 @@
+"""What was asked for before comes before: commands that wait when a partition is assigned."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from scheduler.errors import TransientError
+from scheduler.ports import SourceRecord, Wheel
+from streams.pump import Applier
+from streams.source_log import SourceLog
+
+LOOK_S = 0.05
+MOST_LOOKS = 200
+"""About ten seconds. A cancel of a million takes longer, and nothing of it is waited for then: what
+must bind those who plan has by then (scheduler.commands)."""
+
+log = structlog.get_logger(__name__)
+
+
+class CommandsFirst:
+    """Applies events of a shard behind the commands that were there when it was assigned.
+
+    While workers run, a command and an event that comes a moment later are applied within the same
+    moment, in either order. But where none has run for an hour, all of that hour is applied at
+    once, topic by topic; and whoever pauses everything, to start the workers then, means what was
+    published since.
+    """
+
+    def __init__(
+        self, applier: Applier, shard: int, commands: str, wheel: Wheel, source: SourceLog
+    ) -> None:
+        """`commands` is the full name of `pod-commands`, and `source` that topic as the broker
+        sees it. Another process may be the one that applies it."""
+        self._applier = applier
+        self._shard = shard
+        self._commands = commands
+        self._wheel = wheel
+        self._source = source
+        self._waited = False
+
+    async def apply(self, records: Sequence[SourceRecord]) -> None:
+        """See `Applier.apply`."""
+        if not self._waited:
+            await self._until_applied()
+            self._waited = True
+        await self._applier.apply(records)
+
+    async def catch_up(self) -> None:
+        """See `Applier.catch_up`."""
+        await self._applier.catch_up()
+
+    async def _until_applied(self) -> None:
+        end: int | None = None
+        looks = 0
+        while looks < MOST_LOOKS:
+            try:
+                if end is None:
+                    end = (await self._source.ends([self._shard]))[self._shard]
+                # The wheel's: there it is that a pause holds.
+                at = await self._wheel.watermark(self._shard, self._commands)
+                if at + 1 >= end or not await self._source.has_record(self._shard, at + 1, end):
+                    return
+                looks += 1
+            except TransientError:
+                # Events wait for these stores as well.
+                pass
+            await asyncio.sleep(LOOK_S)
+        log.warning("events wait for commands no longer", shard=self._shard)
