@@ -209,7 +209,7 @@ async def _passed(stop: asyncio.Event) -> None:
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """Apply inputs until `stop` is set; stores may be away at the start as at any other time."""
-    applying, differences = Applying(), _differences(settings)
+    applying, differences = Applying(settings.topics.inputs), _differences(settings)
     with served(settings, applying, differences):
         await _apply(settings, stop, applying, differences)
 
@@ -277,7 +277,8 @@ async def _chores(settings: Settings, differences: Differences) -> AsyncIterator
 
 async def run_both(settings: Settings, stop: asyncio.Event) -> None:
     """Worker and dispatcher in one event loop, until `stop` is set. A bug in one ends both."""
-    applying, differences, firing = Applying(), _differences(settings), Firing()
+    applying, firing = Applying(settings.topics.inputs), Firing()
+    differences = _differences(settings)
     with served(settings, applying, differences, firing):
         tasks = [
             asyncio.create_task(_apply(settings, stop, applying, differences), name="worker"),

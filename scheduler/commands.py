@@ -211,6 +211,9 @@ class CommandApplier(RowApplier[PodCommand]):
                 pairs = postponed_times(rows, shift_ms, self._policy, plans, now_ms, orders)
             return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
 
+        if not times:
+            async for some in snapshot.matching(selection(command), FINAL, SWEPT_AT_ONCE):
+                sweep.final(some)
         # All at once: what has been moved must not stand in the way of what is still to be.
         matching = snapshot.matching(selection(command), STANDING, SWEPT_AT_ONCE)
         ids = list(times) or [each async for some in matching for each in some]

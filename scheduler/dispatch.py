@@ -74,8 +74,8 @@ class ShardDispatcher:
         self._done: WheelCursor | None = None
 
     async def take(self, *, rebuild: bool = False) -> bool:
-        """Become the owner, and rebuild the wheel if it is lost or if `rebuild` says so; returns
-        whether it was rebuilt.
+        """Become the owner, and build the wheel if it is lost or if `rebuild` says so; returns
+        whether it was built anew, and not for the first time.
 
         Raises `FencedError` when yet another owner comes, and transient errors.
         """
@@ -86,13 +86,15 @@ class ShardDispatcher:
         state = await self._wheel.take(self._shard, self._epoch)
         await self._log.fence()
         cursor = await self._log.cursor()
-        lost = rebuild or cursor is None or state.gen != cursor.gen
-        if lost:
+        new = cursor is None and state.gen is None
+        if rebuild or cursor is None or state.gen != cursor.gen:
             cursor = await self._rebuild.run(
                 self._shard, self._epoch, self._log, self._projection, cursor
             )
+            self._done = cursor
+            return not new
         self._done = cursor
-        return lost
+        return False
 
     async def run_once(self) -> Turn:
         """Settle the last batch, claim what is due, commit it.

@@ -70,6 +70,8 @@ class _Kept:
     left: asyncio.Event = field(default_factory=asyncio.Event)
     lost: bool = False
     """Whether the wheel was found lost, and has not been rebuilt since."""
+    interrupted: bool = False
+    """Whether it was told that it waits for a store, and has not been taken since."""
 
     @property
     def leaving(self) -> bool:
@@ -200,7 +202,10 @@ class Dispatcher:
                 kept.lost = True
                 await _passed(kept.left, backoff.next())
             except TransientError as error:
-                log.warning("shard interrupted, taking it anew", shard=shard, error=str(error))
+                # Once: an hour without a store is a line a shard, and not thousands.
+                tell = log.debug if kept.interrupted else log.warning
+                tell("shard interrupted, taking it anew", shard=shard, error=str(error))
+                kept.interrupted = True
                 # No wake-up ends it early: these come as often as timers are added.
                 await _passed(kept.left, backoff.next())
 
@@ -209,7 +214,7 @@ class Dispatcher:
         owner = self._open_shard(shard)
         try:
             rebuilt = await owner.take(rebuild=kept.lost)
-            kept.lost = False
+            kept.lost = kept.interrupted = False
             log.info("shard taken", shard=shard)
             self._observer.taken(shard, rebuilt=rebuilt)
             await self._fire(shard, kept, owner, backoff)

@@ -18,7 +18,9 @@ class DelayWindow:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_ms <= self.max_ms:
-            raise ValueError(f"a delay window needs 0 <= min <= max, not {self}")
+            raise ValueError(
+                f"a delay window needs 0 <= min <= max, not {self.min_ms} to {self.max_ms} ms"
+            )
         if not 0 <= self.jitter < 1:
             raise ValueError(f"jitter is a share from 0 up to 1, not {self.jitter}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,16 @@ WINDOW_S = 60.0
 4,400 lines."""
 
 _FORGET_AT = 1000
+
+# Faust's own watch takes a partition in which nothing has happened for a stuck one, at level error.
+# Ours asks whether a record waits (streams.stall).
+_IDLE = (
+    "Aiokafka has not sent fetch request",
+    "Aiokafka has not received fetch response",
+    "Stream has not started processing",
+    "Has not committed",
+)
+_ARGUMENT = re.compile(r"TP\([^)]*\)|[0-9]+")
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +47,11 @@ class RepeatLimit(logging.Filter):
         """Whether the line may pass; the first of a window tells how many have not."""
         if record.name.partition(".")[0] not in LIBRARIES:
             return True
-        # The message without its arguments: these differ each time.
-        kind = (record.name, record.levelno, str(record.msg)[:80])
+        text = str(record.msg)
+        if text.startswith(_IDLE):
+            return False
+        # The message without its arguments, which differ each time; Faust writes some in itself.
+        kind = (record.name, record.levelno, _ARGUMENT.sub("", text)[:80])
         now_s = self._clock()
         start_s, count = self._kinds.get(kind, (now_s, 0))
         if now_s - start_s >= WINDOW_S:

@@ -44,7 +44,7 @@ class Tokens:
     @classmethod
     def parsed(cls, text: str) -> "Tokens":
         """From the setting. Raises `SettingsError`, in which no token stands."""
-        found = []
+        found: list[tuple[Caller, str]] = []
         for place, entry in enumerate(re.split(r"[,\s]+", text.strip()), 1):
             if not entry:
                 continue
@@ -60,6 +60,8 @@ class Tokens:
                     f"{where} has a token of less than {SHORTEST_TOKEN} characters; a good one is"
                     " made by `openssl rand -hex 32`"
                 )
+            if any(hmac.compare_digest(token, each) for _, each in found):
+                raise SettingsError(f"{where} has a token that another entry has too")
             found.append((Caller(name, role), token))
         return cls(found)
 

@@ -1,6 +1,7 @@
 """Serves the API until it is told to stop."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 
@@ -37,6 +38,8 @@ async def serve(
 
     Raises `SettingsError` for an address that cannot be used.
     """
+    # What it tells of its start and end is told by the process.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     app = an_app(settings, tokens)
     config = uvicorn.Config(
         app,

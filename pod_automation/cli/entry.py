@@ -29,7 +29,14 @@ from pod_automation.cli import (
     status,
 )
 from pod_automation.cli.exit_codes import IN_HELP, ExitCode
-from pod_automation.cli.terminal import LOG_LEVEL, failed, note, result
+from pod_automation.cli.terminal import (
+    LOG_LEVEL,
+    OutputError,
+    failed,
+    note,
+    open_streams,
+    result,
+)
 
 app = typer.Typer(
     name="pod-automation",
@@ -125,6 +132,7 @@ app.add_typer(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (see exit_codes). `argv` is without the name."""
+    open_streams()
     try:
         app(args=None if argv is None else list(argv), prog_name="pod-automation")
     except SystemExit as done:
@@ -133,9 +141,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         note("interrupted")
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Whoever reads has had enough (`| head`). Nothing may be flushed at exit any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever reads has had enough (`| head`).
+        _write_no_more()
         return ExitCode.NO
+    except OutputError as error:
+        code = failed(error)
+        _write_no_more()
+        return code
     except Exception as error:
         return failed(error)
     return ExitCode.OK
+
+
+def _write_no_more() -> None:
+    """Nothing may be flushed at exit any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

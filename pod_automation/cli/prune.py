@@ -32,13 +32,18 @@ def prune(
       pod-automation prune --dry-run
       pod-automation prune --pod p1
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from pod_automation.cli.loop import run
     from pod_automation.cli.terminal import json_result, quiet_logs, table
     from scheduler.activity import FINAL
     from scheduler.settings import load_settings
+    from schemas.events import is_id
+    from schemas.printable import printable
 
+    if pod is not None and not (is_id(pod) and pod.isprintable()):
+        raise typer.BadParameter(f"--pod {printable(pod)!r} is no id")
     settings = load_settings()
     quiet_logs()
     done = run(_prune(settings, pod, dry_run))
@@ -49,8 +54,8 @@ def prune(
         }
         json_result({"dry_run": dry_run, "pod_id": pod, "pods": done.pods, **counts})
         return
-    title = f"Pod {pod}" if pod is not None else f"{done.pods:,} pods"
-    made = Table(title=title, box=None, title_justify="left")
+    title = f"Pod {printable(pod)}" if pod is not None else f"{done.pods:,} pods"
+    made = Table(title=escape(title), box=None, title_justify="left")
     made.add_column("")
     made.add_column("kept", justify="right")
     made.add_column("would remove" if dry_run else "removed", justify="right")

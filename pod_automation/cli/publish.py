@@ -80,7 +80,7 @@ def publish(
         "--event-id": event_id,
         "--detected-at": detected_at,
     }
-    given = [name for name, value in options.items() if value]
+    given = [name for name, value in options.items() if value is not None and value != []]
     if given and file is not None:
         raise typer.BadParameter(f"--file and {given[0]} exclude each other")
     if not given:
@@ -89,7 +89,8 @@ def publish(
     for name in ("--pod", "--post"):
         if name not in given:
             raise typer.BadParameter(f"{name} is missing")
-    everyone = [*(member or ()), *(each for each in (members or "").split(",") if each)]
+    listed = (each.strip() for each in (members or "").split(","))
+    everyone = [*(member or ()), *(each for each in listed if each)]
     if not everyone:
         raise typer.BadParameter("--member or --members is missing")
     _from_options(

@@ -82,9 +82,13 @@ async def rebuilt_shards(
     within `timeout_s`; without that nothing is waited for. `tell` is told how far they are."""
     import asyncio
 
+    from pod_automation.cli.loop import answer
+    from scheduler.adapters.kafka_topics import check_topics
     from scheduler.adapters.redis_wheel import RedisWheel
     from scheduler.tasks import cancelled
 
+    # With other partitions than the engine has, some would be left out.
+    await answer("Kafka", check_topics(settings))
     wheel = RedisWheel(settings.redis_url, prefix=settings.topic_prefix)
     rebuilt: dict[int, float] = {}
     try:
@@ -99,7 +103,8 @@ async def rebuilt_shards(
             loaded = await _look(wheel, before, began_s, rebuilt)
             if loop.time() - told_s >= TELL_EVERY_S:
                 told_s = loop.time()
-                for shard, timers in loaded.items():
+                # One of which nothing is there may be nobody's.
+                for shard, timers in ((at, n) for at, n in loaded.items() if n):
                     tell(f"shard {shard}: {timers:,} timers loaded so far")
             await asyncio.sleep(LOOK_S)
     finally:

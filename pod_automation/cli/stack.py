@@ -39,6 +39,7 @@ def stack(
     \b
     Example:
       pod-automation stack &
+      until [ -f .pod-automation/stack.env ]; do sleep 1; done
       set -a; . .pod-automation/stack.env; set +a
       pod-automation init
     """

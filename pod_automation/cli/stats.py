@@ -19,16 +19,20 @@ def stats(
     Example:
       pod-automation stats --pod p1
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from pod_automation.cli.asking import ask
     from pod_automation.cli.terminal import json_result, table
+    from schemas.printable import printable
 
     fields = ask(lambda pods: pods.get_pod_engagement_stats(pod)).as_dict()
     if json_output:
         json_result({"pod_id": pod, **fields})
         return
-    made = Table(title=f"Pod {pod}", box=None, title_justify="left", show_header=False)
+    made = Table(
+        title=escape(f"Pod {printable(pod)}"), box=None, title_justify="left", show_header=False
+    )
     for name, count in fields.items():
         made.add_row(name, f"{count:,}")
     table(made)

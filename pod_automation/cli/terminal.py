@@ -1,9 +1,12 @@
 """Results go to standard output; everything else, logs and progress too, to standard error."""
 
+import io
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pod_automation.cli.exit_codes import ExitCode
@@ -26,10 +29,37 @@ def debugging() -> bool:
     return os.environ.get(LOG_LEVEL, "").lower() == "debug"
 
 
+class OutputError(Exception):
+    """The result cannot be written, though what was asked for is done."""
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"the result cannot be written: {error.strerror or error}") from error
+
+
+def open_streams() -> None:
+    """Have a standard input, output and error: who starts us may have closed them, and then files
+    and connections would take their numbers. What a stream's encoding lacks is escaped."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for good
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and out.encoding.lower().replace("-", "") != "utf8":
+        out.reconfigure(errors="backslashreplace")
+
+
 def result(text: str) -> None:
-    """A line of the result."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """A line of the result. Raises `OutputError`."""
+    with _writing():
+        sys.stdout.write(f"{text}\n")
 
 
 def json_result(value: object) -> None:
@@ -51,8 +81,9 @@ def error(text: str) -> None:
 
 
 def table(made: "Table") -> None:
-    """Print a table as part of the result."""
-    console().print(made)
+    """Print a table as part of the result. Raises `OutputError`."""
+    with _writing():
+        console().print(made)
 
 
 def console(*, stderr: bool = False) -> "Console":
@@ -101,6 +132,8 @@ def failed(raised: BaseException) -> ExitCode:
         code = ExitCode.STACK
     elif _is(raised, "streams.worker", "WorkerCrashedError"):
         code = ExitCode.STALLED
+    elif isinstance(raised, OutputError):
+        code = ExitCode.NO
     elif isinstance(raised, InstanceReplacedError):
         code = ExitCode.REPLACED
     elif isinstance(raised, EngineError):

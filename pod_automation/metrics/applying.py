@@ -1,13 +1,16 @@
 """What a worker does: statuses it has published, and dead letters."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scheduler.activity import Announcement
+from scheduler.activity import Announcement, Status
 from scheduler.ports import Outbox, SourceRecord
+from schemas.events import EngagementType
 
 # How reasons begin (docs/events.md), and the label they get: what they quote must not become one.
 REASONS = (
@@ -23,6 +26,7 @@ REASONS = (
     ("too large", "too_large"),
 )
 OTHER = "not_the_event"
+KINDS = sorted({OTHER, *(kind for _, kind in REASONS)})
 
 
 def kind_of(reason: str) -> str:
@@ -33,7 +37,9 @@ def kind_of(reason: str) -> str:
 class Applying(Collector):
     """Counts what goes through an outbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: Sequence[str]) -> None:
+        """`inputs` are the full names of the topics that are applied."""
+        self._inputs = inputs
         self._statuses: Counter[tuple[str, str]] = Counter()
         self._letters: Counter[tuple[str, str]] = Counter()
 
@@ -58,16 +64,19 @@ class Applying(Collector):
             "Statuses published; after a crash some are published, and counted, once more.",
             labels=("status", "type"),
         )
-        for (status, kind), count in sorted(self._statuses.copy().items()):
-            statuses.add_metric((status, kind), count)
+        # From 0 on, or nobody would see the first as an increase.
+        told = self._statuses.copy()
+        for status, kind in itertools.product(Status, get_args(EngagementType)):
+            statuses.add_metric((status, kind), told[status, kind])
         yield statuses
         letters = CounterMetricFamily(
             "pod_automation_dead_letters",
             "Dead letters, by the topic they came from and the kind of reason.",
             labels=("topic", "reason"),
         )
-        for (topic, reason), count in sorted(self._letters.copy().items()):
-            letters.add_metric((topic, reason), count)
+        buried = self._letters.copy()
+        for topic, reason in itertools.product(self._inputs, KINDS):
+            letters.add_metric((topic, reason), buried[topic, reason])
         yield letters
 
 

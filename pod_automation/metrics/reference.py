@@ -20,6 +20,7 @@ from scheduler.generated import keep_fresh
 from scheduler.ports import SourceRecord, WheelSize
 from scheduler.quick_look import QuickReport
 from schemas.events import EngagementType
+from schemas.topics import Topics
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 COMMAND = "python -m pod_automation.metrics.reference"
@@ -47,7 +48,12 @@ _HEAD = ("| metric | type | labels | meaning |", "|---|---|---|---|")
 def sections() -> tuple[tuple[str, str, Sequence[Collector]], ...]:
     """Title, about and collectors of each kind of process; each collector has seen something, so
     that all metrics and labels show."""
-    firing, applying, differences, answering = Firing(), Applying(), Differences(60), Answering()
+    firing, applying, differences, answering = (
+        Firing(),
+        Applying(Topics.prefixed().inputs),
+        Differences(60),
+        Answering(),
+    )
     firing.show(0, WheelSize("gen", 1, 0, 0, {}), clock_ahead_s=0.0)
     applying.announced([Announcement("a", "pod", "post", "m", "like", Status.SCHEDULED, 1, 0)])
     applying.buried(SourceRecord("topic", 0, 0, None, None, ()), "not JSON")

@@ -27,6 +27,7 @@ _AWAY = (
 _MISADDRESSED = (
     "28",  # invalid authorization
     "3D",  # no such database
+    "42704",  # a parameter in the address that the server does not know
 )
 # What asyncpg says of a connection that died between two calls; the second one of a connection that
 # the pool has thrown away meanwhile.

@@ -17,7 +17,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from scheduler.errors import EngineError, StoreUnavailableError
+from scheduler.errors import EngineError, SettingsError, StoreUnavailableError
 from scheduler.transports import is_closed
 
 RAISED = (RedisError, OSError, RuntimeError)
@@ -51,6 +51,10 @@ def translated(error: Exception) -> EngineError | Exception:
         return EngineError(
             "Redis does not let the user in POD_AUTOMATION_REDIS_URL do what the engine needs"
             f' (docs/runbook.md, "Least privilege"): {error}'
+        )
+    if isinstance(error, ResponseError) and "DB index" in str(error):
+        return SettingsError(
+            f"POD_AUTOMATION_REDIS_URL names a database that is not there: {error}"
         )
     if isinstance(error, _AWAY) or is_closed(error):
         return StoreUnavailableError("Redis", str(error) or type(error).__name__)

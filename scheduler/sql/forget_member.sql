@@ -23,8 +23,19 @@ with
     ),
     commanded as (
         update commands
-        set subject = $2, reason = null
-        where scope = 'member' and subject = $1 and (select yes from allowed)
+        set reason = null,
+            subject = case when scope = 'member' then $2 else subject end
+        where (
+                scope = 'member' and subject = $1
+                -- What names activities is about whoever they were of.
+                or scope = 'activities' and (partition, command_offset) in (
+                    select changed.partition, changed.command_offset
+                    from activity_changes as changed
+                    join pod_activities as activity on activity.id = changed.activity_id
+                    where activity.member_id = $1
+                )
+            )
+            and (select yes from allowed)
         returning 1
     ),
     controlled as (

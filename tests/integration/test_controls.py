@@ -507,6 +507,7 @@ async def test_a_member_is_forgotten_and_the_counts_stay(
         await publish(environment, "y", ["a"])
         await planned(settings, 3)
         done, out = (activity_id("p", post, "a", "comment") for post in "xy")
+        await pods.reschedule(done, datetime.now(UTC), reason="ay asked, tel 123", wait_s=30)
         await pods.mark_activity_executed(done, success=True, wait_s=30)
         await pods.execute_engagement_activity(out, "comment", wait_s=30)
 
@@ -538,6 +539,8 @@ async def test_a_member_is_forgotten_and_the_counts_stay(
         assert await pods.update_member_engagement_metrics(name, 1) == 2
         subjects = {each.subject for each in await pods.get_audit() if each.scope == "member"}
         assert subjects == {name}
+        reasons = {each.command: each.reason for each in await pods.get_audit()}
+        assert (reasons["reschedule"], reasons["opt_out"]) == (None, None)
         (erased,) = (each for each in await pods.get_audit() if each.command == "forget_member")
         assert (erased.actor, erased.reason, erased.outcome) == ("otto", "by mail", {"erased": 2})
         # The opt-out holds: nothing is planned for the member any more, nor anew.

@@ -28,6 +28,7 @@ def test_without_tokens_there_is_nobody() -> None:
         (f"operator:ann:{SECRET} viewer:{OTHER}", "entry 2 is not role:name:token"),
         (f"admin:ann:{SECRET}", "has the role admin: viewer or operator is meant"),
         ("viewer:ann:short", "less than 16 characters"),
+        (f"viewer:ann:{SECRET} operator:bob:{SECRET}", "entry 2 has a token that another entry"),
         ("viewer:ann:" + "ü" * 16, "entry 1 is not role:name:token, in ASCII"),
         ("viewer:ann:" + "\udcff" * 16, "entry 1 is not role:name:token, in ASCII"),
     ],

@@ -1,7 +1,10 @@
 """How the program ends when something is wrong: one line that says what to do, and a code."""
 
 import os
+import shlex
 import signal
+import subprocess
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -15,7 +18,14 @@ from scheduler.errors import (
     StoreUnavailableError,
     WheelLostError,
 )
-from tests.unit.program import NOWHERE, Outcome, call, start
+from tests.unit.program import (
+    COMMAND,
+    NOWHERE,
+    Outcome,
+    call,
+    command_environment,
+    start,
+)
 
 ASKING = (
     ("init", "--wait", "0"),
@@ -27,6 +37,10 @@ ASKING = (
     ("status", "--json"),
     ("rebuild", "--all"),
     ("prune", "--dry-run"),
+)
+EVENT = (
+    b'{"event_id": "e", "pod_id": "p", "post_id": "x", "member_ids": ["ann"],'
+    b' "detected_at": "2026-11-24T08:00:00Z"}'
 )
 SERVING = ("worker", "dispatcher", "run", "executor")
 
@@ -199,3 +213,49 @@ def test_a_folder_that_cannot_be_made_is_told(command: str) -> None:
     assert outcome.code in (ExitCode.USAGE, ExitCode.STACK)
     assert outcome.shows_no_traceback()
     assert "File name too long" in outcome.err
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_result_that_cannot_be_written_is_no_bug() -> None:
+    with FULL.open("w") as full:
+        ended = subprocess.run(
+            [*COMMAND, "plan", "--offline", "--file", "-", "--json"],
+            input=EVENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=command_environment(NOWHERE),
+            check=False,
+        )
+    assert ended.returncode == ExitCode.NO
+    assert ended.stderr.decode().splitlines() == [
+        "error: the result cannot be written: No space left on device"
+    ]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_no_bug(closed: str) -> None:
+    words = shlex.join([*COMMAND, "plan", "--offline", "--file", "-"])
+    ended = subprocess.run(
+        ["bash", "-c", f"{words} {closed}"],
+        input=EVENT,
+        capture_output=True,
+        env=command_environment(NOWHERE),
+        check=False,
+    )
+    assert ended.returncode == (ExitCode.USAGE if "<" in closed else ExitCode.OK)
+    assert b"Traceback" not in ended.stderr
+
+
+def test_what_the_encoding_of_the_output_lacks_is_escaped() -> None:
+    ended = subprocess.run(
+        [*COMMAND, "plan", "--offline", "--file", "-"],
+        input=EVENT.replace(b"ann", "änn".encode()),
+        capture_output=True,
+        env=command_environment(NOWHERE) | {"PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert ended.returncode == ExitCode.OK, ended.stderr
+    assert b"\\xe4nn" in ended.stdout

@@ -43,6 +43,10 @@ def test_options_make_an_event() -> None:
         (("--pod", "a\tb", "--post", "x", "--member", "m"), "pod_id"),
         (("--pod", "p", "--post", "x\udcff", "--member", "m"), "UTF-8"),
         (("--pod", "p", "--file", "events.ndjson"), "--file"),
+        # As a script gives them whose variables are not set.
+        (("--pod", "", "--post", "", "--members", ""), "--member"),
+        (("--pod", "p", "--post", "x", "--members", " , "), "--member"),
+        (("--pod", "", "--post", "x", "--members", "m"), "pod_id"),
     ],
 )
 def test_wrong_options(arguments: tuple[str, ...], named: str) -> None:

@@ -153,7 +153,7 @@ class KeptOutbox:
 
 
 async def test_a_worker_counts_what_was_confirmed() -> None:
-    applying, kept = Applying(), KeptOutbox()
+    applying, kept = Applying(["posts", "results"]), KeptOutbox()
     outbox = applying.counting(cast(Outbox, kept))
     scheduled = Announcement("a", "pod", "post", "m", "like", Status.SCHEDULED, 1, NOW_MS)
     record = SourceRecord("posts", 0, 1, None, b"{", ())
@@ -165,10 +165,14 @@ async def test_a_worker_counts_what_was_confirmed() -> None:
         await outbox.announce(0, [scheduled])
     with pytest.raises(StoreUnavailableError):
         await outbox.dead_letter(record, "not JSON: because")
-    assert {name: value for name, value in samples(applying).items() if name.endswith("}")} == {
+    found = {name: value for name, value in samples(applying).items() if name.endswith("}")}
+    assert {name: value for name, value in found.items() if value} == {
         "pod_automation_statuses_total{status=scheduled,type=like}": 2,
         "pod_automation_dead_letters_total{reason=not_json,topic=posts}": 1,
     }
+    # The others begin at 0, or their first would not show as an increase.
+    assert "pod_automation_dead_letters_total{reason=empty,topic=results}" in found
+    assert "pod_automation_statuses_total{status=failed,type=comment}" in found
 
 
 def test_reasons_that_are_documented_are_told_apart() -> None:
