@@ -25,6 +25,8 @@ from schemas.times import rfc3339
 
 _T = TypeVar("_T")
 
+_UUID_CHARS = len("-00000000-0000-0000-0000-000000000000")
+
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[_T]):
@@ -48,10 +50,12 @@ class KafkaView:
 
 @dataclass(frozen=True, slots=True)
 class RecordView:
-    """Activities by status, and how far each input topic has been applied by partition."""
+    """Activities by status, how far each input topic has been applied by partition, and who is
+    paused: scope and id, which is empty for everything."""
 
     activities: ActivityCounts
     watermarks: Mapping[str, Sequence[int]]
+    paused: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +124,11 @@ async def _kafka(settings: Settings) -> KafkaView:
             await admin.start()
             # One at a time: aiokafka 0.14 misreads an answer about two groups.
             topics = settings.topics
-            workers, worker_of = await _members(admin, settings.worker_group, topics.post_detected)
+            workers, worker_of = await _members(
+                admin, settings, "worker", settings.worker_group, topics.post_detected
+            )
             dispatchers, dispatcher_of = await _members(
-                admin, settings.dispatcher_group, topics.wheel_cursor
+                admin, settings, "dispatcher", settings.dispatcher_group, topics.wheel_cursor
             )
         finally:
             await admin.close()
@@ -134,10 +140,10 @@ async def _kafka(settings: Settings) -> KafkaView:
 
 
 async def _members(
-    admin: AIOKafkaAdminClient, group: str, topic: str
+    admin: AIOKafkaAdminClient, settings: Settings, kind: str, group: str, topic: str
 ) -> tuple[int, Mapping[int, str]]:
-    """How many have joined `group`, and who of them has which partition of `topic`: the host and
-    the end of the name that Kafka has given it."""
+    """How many have joined `group`, and who of them has which partition of `topic`: by its instance
+    id, or by the host and the end of the name that Kafka has given it."""
     try:
         (response,) = await admin.describe_consumer_groups([group])
     except GroupCoordinatorNotAvailableError:
@@ -145,11 +151,17 @@ async def _members(
         return 0, {}
     members = [member for _, _, _, _, _, found, *_ in response.groups for member in found]
     owners: dict[int, str] = {}
-    for name, _, host, _, assignment in members:
+    for name, client, host, _, assignment in members:
         if not assignment:
             continue  # it takes part in a rebalance
         given = ConsumerProtocolMemberAssignment.decode(assignment).assignment
-        who = f"{host.lstrip('/')} {name[-6:]}"
+        # Kafka puts a UUID behind the instance id, or behind the name of the client.
+        called = name[:-_UUID_CHARS]
+        who = (
+            f"{host.lstrip('/')} {name[-6:]}"
+            if called == client
+            else settings.instance_id_in(kind, called)
+        )
         owners |= {shard: who for of, shards in given if of == topic for shard in shards}
     return len(members), owners
 
@@ -171,7 +183,10 @@ async def _postgresql(settings: Settings, counted: ActivityCounts | None) -> Rec
         for topic in inputs(settings):
             at = await record.applied_upto(topic)
             watermarks[topic] = [at.get(shard, -1) for shard in range(settings.partitions)]
-        return RecordView(counted or await record.overview(), watermarks)
+        paused = [
+            (each.scope, each.subject) for each in await record.controls() if each.kind == "paused"
+        ]
+        return RecordView(counted or await record.overview(), watermarks, paused)
     finally:
         await record.close()
 
@@ -247,6 +262,8 @@ def summary(settings: Settings, seen: Overview) -> dict[str, Any]:
         "workers": kafka.workers if kafka else None,
         "dispatchers": kafka.dispatchers if kafka else None,
         "shards": shards(settings, seen),
+        "paused": record
+        and [{"scope": scope, "subject": subject} for scope, subject in record.paused],
         "queue": queue(seen),
         "activities": counts and {name: getattr(counts, name) for name in counts.__struct_fields__},
     }

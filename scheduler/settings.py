@@ -371,6 +371,10 @@ class Settings(BaseSettings):
         """Instance id in the group of the processes of `kind`; None for a dynamic member."""
         return f"{self.topic_prefix}{kind}-{self.instance_id}" if self.instance_id else None
 
+    def instance_id_in(self, kind: str, name: str) -> str:
+        """The inverse, for any process of `kind`: its `instance_id`."""
+        return name.removeprefix(f"{self.topic_prefix}{kind}-")
+
 
 def load_settings(**overrides: Any) -> Settings:
     """Settings from the environment and the files it names; `overrides` come first.

@@ -39,9 +39,11 @@ from pod_automation.api.bodies import (
 from pod_automation.api.live import Live
 from pod_automation.api.problems import (
     RESPONSES,
+    SHIFT,
     Problem,
     ProblemError,
     handled,
+    may_be_repeated,
     of_client,
     of_engine,
     problem,
@@ -200,8 +202,8 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     app.add_exception_handler(PodAutomationError, handled)
 
     @app.exception_handler(EngineError)
-    async def engine(_: Request, error: EngineError) -> Response:
-        return problem(of_engine(error))
+    async def engine(request: Request, error: EngineError) -> Response:
+        return problem(of_engine(error, again=may_be_repeated(request)))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
@@ -382,7 +384,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
             )
         )
 
-    @app.post("/v1/reschedule", tags=["act"], responses=_answer("CommandAnswer"))
+    @app.post(SHIFT, tags=["act"], responses=_answer("CommandAnswer"))
     async def reschedule(body: Reschedule, caller: Caller = operator) -> Response:
         """Move an activity to another time, or all that waits of a post to a later one."""
         client = acting(caller)

@@ -20,6 +20,7 @@ from pod_automation.client.errors import translated
 from scheduler.errors import EngineError
 
 MEDIA_TYPE = "application/problem+json"
+SHIFT = "/v1/reschedule"
 
 
 class Problem(BaseModel):
@@ -76,27 +77,36 @@ def problem(error: ProblemError) -> Response:
     return Response(orjson.dumps(body), error.status, error.headers, MEDIA_TYPE)
 
 
-def of_engine(error: EngineError) -> ProblemError:
+def of_engine(error: EngineError, *, again: bool = True) -> ProblemError:
     """An error of the engine as a problem, whoever raises it."""
     try:
         with translated():
             raise error
     except EngineError as meant:
-        return of_client(meant)
+        return of_client(meant, again=again)
 
 
-def of_client(error: BaseException) -> ProblemError:
-    """A client's error as a problem."""
+def of_client(error: BaseException, *, again: bool = True) -> ProblemError:
+    """A client's error as a problem. `again`: whether the same may be asked for once more."""
     for kind, (status, name) in KINDS.items():
         if isinstance(error, kind):
-            headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+            later = again and status == HTTPStatus.SERVICE_UNAVAILABLE
+            headers = {"Retry-After": "5"} if later else None
             return ProblemError(status, name, str(error), headers)
     return ProblemError(500, "bug", f"this is a bug, please report it: {type(error).__name__}")
 
 
-async def handled(_: Request, error: Exception) -> Response:
+def may_be_repeated(request: Request) -> bool:
+    """Whether to ask for it twice is to ask for it once: a shift may have been sent, though the
+    answer is that Kafka is away, and the next one comes on top of it."""
+    return request.url.path != SHIFT
+
+
+async def handled(request: Request, error: Exception) -> Response:
     """FastAPI's handler for `ProblemError` and the client's errors."""
-    return problem(error if isinstance(error, ProblemError) else of_client(error))
+    if isinstance(error, ProblemError):
+        return problem(error)
+    return problem(of_client(error, again=may_be_repeated(request)))
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def status(json_output: AsJson = False) -> None:
-    """The stores, the processes, every shard, the queue, and all activities by status.
+    """The stores, the processes, who is paused, every shard, the queue, and activities by status.
+
+    Behind each dispatcher stand the shards that it has.
 
     A shard's lag is how many records of its partitions of the three input topics are not applied
     yet; the columns before it are about post-detected alone, where Redis may be behind PostgreSQL
@@ -47,6 +49,7 @@ def status(json_output: AsJson = False) -> None:
         raise typer.Exit(ExitCode.NOT_READY)
 
 
+_PAUSED_SHOWN = 5
 _NUMBERS = ("pending", "due", "parked", "held", "in_flight", "awaited")
 
 
@@ -55,6 +58,7 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
 
     from pod_automation.cli.terminal import result, table
     from pod_automation.overview import queue as queue_of
+    from schemas.printable import printable
 
     for name, each in seen.stores.items():
         result(f"{name + ':':<12} {'ok' if each.error is None else f'ERROR {each.error}'}")
@@ -64,7 +68,18 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
             f"{'Processes:':<12} {_count(kafka.workers, 'worker')}, "
             f"{_count(kafka.dispatchers, 'dispatcher')}"
         )
+        owned: dict[str, list[str]] = {}
+        for shard, who in sorted(kafka.dispatcher_of.items()):
+            owned.setdefault(who, []).append(str(shard))
+        for who, numbers in owned.items():
+            result(f"{'Dispatches:':<12} {printable(who)}: {' '.join(numbers)}")
     if record:
+        for scope, subject in record.paused[:_PAUSED_SHOWN]:
+            result(
+                f"{'Paused:':<12} {printable(f'{scope} {subject}') if subject else 'everything'}"
+            )
+        if (more := len(record.paused) - _PAUSED_SHOWN) > 0:
+            result(f"{'Paused:':<12} and {more} more: see `pod-automation controls`")
         counts = record.activities
         by_status = ", ".join(
             f"{getattr(counts, name):,} {name}"

@@ -334,12 +334,12 @@ class Operations:
         a_number("limit", limit, 1, MAX_PAGE)
         cursor = None if after is None else _cursor(after)
         found = await self._stores.record(
-            lambda record: record.activities(scope, name, limit, cursor)
+            lambda record: record.activities(scope, name, limit + 1, cursor)
         )
         entries = tuple(
-            msgspec.convert(each, ActivityEntry, from_attributes=True) for each in found
+            msgspec.convert(each, ActivityEntry, from_attributes=True) for each in found[:limit]
         )
-        last = entries[-1] if len(entries) == limit else None
+        last = entries[-1] if len(found) > limit else None
         return ActivityPage(activities=entries, next=None if last is None else _after(last))
 
     async def get_pods(self, *, limit: int = 100, after: str | None = None) -> PodPage:
@@ -347,8 +347,9 @@ class Operations:
         a_number("limit", limit, 1, MAX_PAGE)
         if after is not None:
             an_id("after", after)
-        pods = tuple(await self._stores.record(lambda record: record.pods(limit, after)))
-        return PodPage(pods=pods, next=pods[-1] if len(pods) == limit else None)
+        found = await self._stores.record(lambda record: record.pods(limit + 1, after))
+        pods = tuple(found[:limit])
+        return PodPage(pods=pods, next=pods[-1] if len(found) > limit else None)
 
     async def get_controls(self) -> list[ControlState]:
         """What holds: who is paused, who has opted out, quiet hours, policies of pods, daily caps;

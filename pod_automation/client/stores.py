@@ -54,7 +54,14 @@ class Stores:
         self._check_open()
         if self._sender is None:
             self._sender = Sender(self.settings)
-        return await answered("Kafka", self._sender.send(topic, records), self._timeout_s)
+        try:
+            return await answered("Kafka", self._sender.send(topic, records), self._timeout_s)
+        except StoreAwayError as error:
+            raise StoreAwayError(
+                error.store,
+                f"{error.cause} (what was asked for may be in Kafka all the same; if it is, it will"
+                " be applied)",
+            ) from error
 
     async def behind(self, topic: str, offsets: Mapping[int, int], wait_s: float) -> frozenset[int]:
         """The partitions of `topic` that are not applied up to `offsets` within `wait_s`; none

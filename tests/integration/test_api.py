@@ -92,6 +92,10 @@ async def test_all_of_it_by_http(environment: dict[str, str], settings: Settings
         first = (await api.get("/v1/activities", params={"pod_id": "p", "limit": 2})).json()
         more = {"pod_id": "p", "limit": 2, "after": first["next"]}
         second = (await api.get("/v1/activities", params=more)).json()
+        for limit, is_last in ((2, False), (3, True), (4, True)):
+            page = (await api.get("/v1/activities", params={"pod_id": "p", "limit": limit})).json()
+            assert (page["next"] is None) == is_last
+        assert (await api.get("/v1/pods", params={"limit": 1})).json()["next"] is None
         listed = [each["activity_id"] for each in first["activities"] + second["activities"]]
         assert sorted(listed) == sorted(await rows(settings))
         assert second["next"] is None

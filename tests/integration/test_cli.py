@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -76,7 +77,7 @@ def ndjson(*lines: object) -> bytes:
 
 
 async def test_init_makes_what_is_missing_and_is_needed(environment: dict[str, str]) -> None:
-    for arguments in (("worker",), ("dispatcher",), ("run",), ("publish",)):
+    for arguments in (("worker",), ("dispatcher",), ("run",), ("publish",), ("rebuild", "--all")):
         outcome = await pod_automation(environment, *arguments, stdin=ndjson(event(1)))
         assert outcome.code == ExitCode.NOT_READY
         assert outcome.shows_no_traceback()
@@ -87,10 +88,39 @@ async def test_init_makes_what_is_missing_and_is_needed(environment: dict[str, s
     made = await result_of(environment, "init")
     assert (made["topics_created"], made["migrations"]) == ([], [])
     other = {**environment, "POD_AUTOMATION_PARTITIONS": "5"}
-    for command in ("init", "worker"):
-        outcome = await pod_automation(other, command)
+    for arguments in (("init",), ("worker",), ("rebuild", "--all")):
+        outcome = await pod_automation(other, *arguments)
         assert outcome.code == ExitCode.NOT_READY
         assert "has 4 partitions" in outcome.err
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(
+    ("name", "more", "command"),
+    [
+        ("POD_AUTOMATION_POSTGRES_DSN", "?no_such_parameter=5", ("stats", "--pod", "p")),
+        ("POD_AUTOMATION_POSTGRES_DSN", "nowhere", ("stats", "--pod", "p")),
+        ("POD_AUTOMATION_REDIS_URL", "99", ("rebuild", "--all")),
+    ],
+)
+async def test_an_address_that_leads_nowhere_names_its_setting(
+    environment: dict[str, str], name: str, more: str, command: tuple[str, ...]
+) -> None:
+    outcome = await pod_automation(environment | {name: environment[name] + more}, *command)
+    assert outcome.code == ExitCode.USAGE, outcome.err
+    assert outcome.shows_no_traceback()
+    assert name in outcome.err
+
+
+@pytest.mark.usefixtures("settings")
+async def test_ids_are_shown_as_they_are(environment: dict[str, str]) -> None:
+    for command in ("stats", "prune"):
+        outcome = await pod_automation(environment, command, "--pod", "[red]x[/y]")
+        assert outcome.code == ExitCode.OK, outcome.err
+        assert "Pod [red]x[/y]" in outcome.out
+    for nobody in ("", "a\tb"):
+        outcome = await pod_automation(environment, "prune", "--pod", nobody)
+        assert outcome.code == ExitCode.USAGE
 
 
 @pytest.mark.usefixtures("settings")
@@ -189,6 +219,7 @@ async def test_the_engine_in_one_process(environment: dict[str, str]) -> None:
 
         table = await pod_automation(environment, "status")
         assert "1 worker, 1 dispatcher" in table.out
+        assert re.search(r"^Dispatches:  127\.0\.0\.1 \S{6}: 0 1 2 3$", table.out, re.MULTILINE)
         assert "4 scheduled" in table.out
 
         engine.send_signal(signal.SIGTERM)

@@ -14,6 +14,7 @@ import trustme
 from redis.asyncio import Redis
 
 from pod_automation.cli.exit_codes import ExitCode
+from pod_automation.executor.done import RedisDone
 from pod_automation.stack.ports import HOST
 from tests.fixtures.tls_front import TlsFront
 from tests.integration.scenario import EngineProcess, executed
@@ -44,7 +45,9 @@ async def restricted(environment: dict[str, str]) -> AsyncIterator[dict[str, str
     name = f"pods{uuid4().hex[:12]}"
     sql, acl = granted()
     prefix = environment["POD_AUTOMATION_TOPIC_PREFIX"]
-    words = acl.replace("wheel:", f"{prefix}wheel:").replace(">password", f">{PASSWORD}").split()
+    for key in ("wheel:", "executor:done:"):
+        acl = acl.replace(key, f"{prefix}{key}")
+    words = acl.replace(">password", f">{PASSWORD}").split()
     ca = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert(HOST).configure_cert(context)
@@ -106,6 +109,10 @@ async def test_all_that_runs_for_long_needs_no_more(
             outcome = await pod_automation(restricted, *command)
             assert outcome.code == 0, (command, outcome.err)
             assert PASSWORD not in outcome.out + outcome.err
+        done = RedisDone(restricted[URL], prefix=restricted["POD_AUTOMATION_TOPIC_PREFIX"])
+        await done.mark_done("key")
+        assert await done.is_done("key")
+        await done.close()
         assert [await process.stop() for process in processes] == [0, 0, 0]
     finally:
         for process in processes:
@@ -123,6 +130,7 @@ async def test_more_is_refused(restricted: dict[str, str]) -> None:
         await connection.close()
 
 
+@pytest.mark.usefixtures("settings")
 @pytest.mark.parametrize(
     ("store", "command"), [(DSN, ("stats", "--pod", "p")), (URL, ("rebuild", "--all"))]
 )

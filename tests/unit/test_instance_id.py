@@ -15,6 +15,7 @@ def test_it_is_its_own_for_each_kind_and_site() -> None:
     settings = load_settings(instance_id="host-1", topic_prefix="site.")
     assert settings.instance_of("worker") == "site.worker-host-1"
     assert settings.instance_of("dispatcher") == "site.dispatcher-host-1"
+    assert settings.instance_id_in("dispatcher", "site.dispatcher-host-2") == "host-2"
 
 
 def test_the_longest_is_one_that_kafka_takes() -> None:

@@ -86,6 +86,8 @@ function tell(text, bad = false) {
 // Asking before anything is done
 
 const asking = document.querySelector("#asking");
+// No button of the form: Enter in a field presses the first of those.
+document.querySelector("#asking-no").addEventListener("click", () => asking.close("no"));
 
 function ask(what, more, { risky = false, fields = [] } = {}) {
   document.querySelector("#asking-what").textContent = what;
@@ -277,9 +279,10 @@ async function pods(after) {
 }
 
 function activities(page, caption) {
-  return table(caption, [["due", "time"], ["what", ""], ["member", "id"], ["post", "id"], ["status", ""], ["sent", "time"], ["done", "time"], ["", ""]],
+  const listed = table(caption, [["due", "time"], ["what", ""], ["member", "id"], ["post", "id"], ["status", ""], ["sent", "time"], ["done", "time"], ["", ""]],
     page.activities.map((each) => [time(each.scheduled_for), each.engagement_type, link("member", each.member_id), link("post", each.post_id), pill(each.status), time(each.dispatched_at), time(each.executed_at), link("activity", each.activity_id, "history")]),
     "Nothing is planned.");
+  return h("div", {}, listed, page.next ? h("p", { class: "quiet" }, `The last ${number(page.activities.length)} are shown; the API has all of them.`) : null);
 }
 
 async function pod(id) {
@@ -293,7 +296,6 @@ async function pod(id) {
     card("Activities", facts(Object.entries(stats).map(([name, value]) => [words(name), number(value)]))),
     section("Planned and done", timeline(page.activities)),
     activities(page, "those that are due last first"),
-    page.next ? h("p", { class: "quiet" }, "The last 300 are shown; the API has all of them.") : null,
   ];
 }
 
@@ -461,7 +463,12 @@ let drawn = 0, again = 0;
 
 function where() {
   const [page = "", ...rest] = location.hash.replace(/^#\/?/, "").split("/");
-  return [page, rest.length ? decodeURIComponent(rest.join("/")) : undefined];
+  const id = rest.join("/");
+  try {
+    return [page, rest.length ? decodeURIComponent(id) : undefined];
+  } catch {
+    return [page, id]; // typed in by hand
+  }
 }
 
 function busy() {
@@ -486,8 +493,9 @@ async function draw({ quietly = false } = {}) {
       const page = PAGES[name];
       const content = page ? await page(id) : [h("h1", {}, "There is no such page")];
       if (turn !== drawn) return;
-      if (!quietly || !busy()) main.replaceChildren(...content.filter(Boolean));
-      status.textContent = LIVE.has(name) ? "live" : "";
+      const held = quietly && busy();
+      if (!held) main.replaceChildren(...content.filter(Boolean));
+      status.textContent = !LIVE.has(name) ? "" : held ? "held while you are at it" : "live";
       status.className = "";
     }
   } catch (error) {
