@@ -269,6 +269,11 @@ class Settings(BaseSettings):
         "info", pattern=r"^(debug|info|warning|error)$", description="Least severe level logged."
     )
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _in_any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
     @field_validator("kafka_bootstrap")
     @classmethod
     def _has_brokers(cls, value: str) -> str:

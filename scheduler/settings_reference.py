@@ -28,7 +28,7 @@ _SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Servers and names", ("kafka_", "redis_", "postgres_", "partitions", "topic_")),
     ("Pacing", ("like_", "comment_", "catch_up", "paced_", "expire_")),
     ("Engagements", ("queue_", "backoff_", "result_", "batch_size_", "sweep_")),
-    ("Retention", ("completed_", "failed_", "retention_")),
+    ("Retention", ("completed_", "failed_", "audit_", "retention_")),
     ("Processes", ()),
 )
 

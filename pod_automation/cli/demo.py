@@ -50,7 +50,7 @@ def demo(
 
     In the end everything is counted by a consumer that knows nothing of the engine. Ends with 1
     when anything was lost, fired twice, early, or ended otherwise than the handler answered, and
-    when Kafka, PostgreSQL and the members' counts differ. Takes about 75 seconds, the first time 20
+    when Kafka, PostgreSQL and the members' counts differ. Takes a good minute, the first time 20
     more for a download of Kafka. Settings in the environment are ignored: your servers are not
     touched.
 

@@ -32,7 +32,7 @@ def status(json_output: AsJson = False) -> None:
     from pod_automation.cli.loop import run
     from pod_automation.cli.terminal import json_result, quiet_logs
     from pod_automation.overview import look, shards, summary
-    from scheduler.errors import StoreUnavailableError
+    from scheduler.errors import SettingsError, StoreUnavailableError
     from scheduler.settings import load_settings
 
     settings = load_settings()
@@ -46,7 +46,8 @@ def status(json_output: AsJson = False) -> None:
     if any(isinstance(each, StoreUnavailableError) for each in errors):
         raise typer.Exit(ExitCode.STORE_AWAY)
     if errors:
-        raise typer.Exit(ExitCode.NOT_READY)
+        wrong = all(isinstance(each, SettingsError) for each in errors)
+        raise typer.Exit(ExitCode.USAGE if wrong else ExitCode.NOT_READY)
 
 
 _PAUSED_SHOWN = 5

@@ -1,5 +1,8 @@
 """What drivers raise when a store is away is no bug."""
 
+import subprocess
+import sys
+
 import pytest
 from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
@@ -60,3 +63,20 @@ def test_kafka() -> None:
 def test_other_errors_are_none() -> None:
     assert is_closed(CLOSED)
     assert not is_closed(StoreUnavailableError("Redis", "the handler is closed"))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("streams.app", "streams.source_log", "scheduler.adapters.kafka_shard_log"),
+        *("pod_automation.executor.executor", "pod_automation.client", "pod_automation.overview"),
+        *("pod_automation.dead_letters.reading", "pod_automation.cli.event_sender"),
+        "pod_automation.api.live",
+    ],
+)
+def test_whoever_speaks_to_kafka_is_told_of_connections_that_have_gone(module: str) -> None:
+    program = f"import {module}, aiokafka.conn; print(aiokafka.conn.AIOKafkaConnection.__module__)"
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "scheduler.adapters.kafka_connection\n"
