@@ -82,7 +82,6 @@ async def confirmed(page: Page, button: str, reason: str) -> None:
     await expect(page.get_by_role("dialog")).to_be_visible()
     await page.get_by_label("Why?").focus()
     await page.keyboard.type(reason)
-    await page.get_by_role("button", name="Do it").focus()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("dialog")).not_to_be_visible()
 
@@ -106,6 +105,10 @@ async def test_an_operator_finds_stops_and_undoes(
         await page.get_by_role("link", name="p", exact=True).click()
         await expect(page.get_by_role("heading", name="Pod p")).to_be_visible()
         await expect(page.get_by_role("img", name="When members engage")).to_be_visible()
+        await page.get_by_role("button", name="Pause", exact=True).click()
+        await page.get_by_role("button", name="Back").click()
+        await expect(page.get_by_role("dialog")).not_to_be_visible()
+        assert (await api.get("/v1/controls")).json() == {"controls": []}
         await confirmed(page, "Pause", "under review")
         await expect(page.get_by_text("pod p is paused")).to_be_visible(timeout=WAIT_MS)
         await expect(page.get_by_role("button", name="Resume")).to_be_visible()
@@ -146,6 +149,8 @@ async def test_rules_for_a_pod_and_a_member(
 ) -> None:
     async with served(environment) as address, asked(address) as api, opened(address) as page:
         await planned(api, settings, "x", 3)
+        await page.goto(f"{address}#/pod/%")
+        await expect(page.get_by_role("heading", name="Pod %")).to_be_visible(timeout=WAIT_MS)
         await page.goto(f"{address}#/pod/p")
         await filled(page, "Quiet hours", {"From": "21:30", "Time zone": "Nowhere/Atall"})
         await expect(page.get_by_text("Nowhere/Atall")).to_be_visible(timeout=WAIT_MS)

@@ -23,7 +23,7 @@ async def test_a_client_whose_own_task_has_died_is_replaced(settings: Settings) 
         assert await group.changed() == everything
         assert group._consumer is not None
         group._consumer._client._sync_task.cancel()
-        with pytest.raises(StoreUnavailableError, match="own task"):
+        with pytest.raises(StoreUnavailableError, match="task of the client has ended"):
             await group.changed()
         assert await group.changed() == everything
     finally:
