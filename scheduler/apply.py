@@ -28,6 +28,10 @@ from scheduler.timer import Timer
 from schemas.events import PostDetected
 from schemas.times import millis
 
+READ_BACK_OFFSETS = 200
+"""Source offsets read back at once, at most, and of these no more than `MAX_ROWS` rows: a Redis
+that lost an hour must not be held in one script, nor a worker's memory."""
+
 PLANNED_PER_TURN = 500
 """Activities planned before other tasks get their turn (some milliseconds)."""
 
@@ -255,8 +259,8 @@ class PostDetectedApplier:
         """Add from the record what the wheel lacks in (at, upto]; returns the wheel's watermark."""
         while at < upto:
             self._wheel_at = None
-            # A Redis that lost an hour must not be held in one script, nor a worker's memory.
-            to = await self._record.reach_between(self._shard, at, upto, MAX_ROWS)
+            near = min(at + READ_BACK_OFFSETS, upto)
+            to = await self._record.reach_between(self._shard, at, near, MAX_ROWS)
             timers = await self._record.unfired_between(self._shard, at, to)
             at = await self._wheel.add(self._shard, self._topic, at, to, timers)
         return at

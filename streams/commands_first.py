@@ -11,9 +11,9 @@ from streams.pump import Applier
 from streams.source_log import SourceLog
 
 LOOK_S = 0.05
-MOST_LOOKS = 200
-"""About ten seconds. A cancel of a million takes longer, and nothing of it is waited for then: what
-must bind those who plan has by then (scheduler.commands)."""
+LONGEST_S = 10.0
+"""A cancel of a million takes longer, and is not waited for then: what of a command must bind those
+who plan has by then (scheduler.commands)."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,17 +51,23 @@ class CommandsFirst:
         await self._applier.catch_up()
 
     async def _until_applied(self) -> None:
+        clock = asyncio.get_running_loop().time
         end: int | None = None
-        looks = 0
-        while looks < MOST_LOOKS:
+        seen: int | None = None
+        until_s: float | None = None
+        while until_s is None or clock() < until_s:
             try:
                 if end is None:
                     end = (await self._source.ends([self._shard]))[self._shard]
                 # The wheel's: there it is that a pause holds.
                 at = await self._wheel.watermark(self._shard, self._commands)
-                if at + 1 >= end or not await self._source.has_record(self._shard, at + 1, end):
+                if at + 1 >= end:
                     return
-                looks += 1
+                # Read only where it stands still: what is left may be markers of transactions.
+                if at == seen and not await self._source.has_record(self._shard, at + 1, end):
+                    return
+                seen = at
+                until_s = until_s or clock() + LONGEST_S
             except TransientError:
                 # Events wait for these stores as well.
                 pass
