@@ -87,14 +87,13 @@ class ShardDispatcher:
         await self._log.fence()
         cursor = await self._log.cursor()
         new = cursor is None and state.gen is None
-        if rebuild or cursor is None or state.gen != cursor.gen:
+        lost = rebuild or cursor is None or state.gen != cursor.gen
+        if lost:
             cursor = await self._rebuild.run(
                 self._shard, self._epoch, self._log, self._projection, cursor
             )
-            self._done = cursor
-            return not new
         self._done = cursor
-        return False
+        return lost and not new
 
     async def run_once(self) -> Turn:
         """Settle the last batch, claim what is due, commit it.

@@ -5,12 +5,13 @@ that would have ended in it end with the jump; where it goes back, an hour comes
 both times.
 """
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
+
+from schemas.events import is_clock_time
 
 MINUTE_MS = 60_000
 DAY_MINUTES = 1440
@@ -19,8 +20,6 @@ LONGEST_MINUTES = 20 * 60
 """Something must be left of a day, also of the one that has an hour less."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_is_clock = re.compile("(?:[01][0-9]|2[0-3]):[0-5][0-9]").fullmatch
 
 # What each host means by these is its own, and all workers must plan alike.
 _LOCAL = ("localtime", "posixrules", "Factory")
@@ -117,7 +116,7 @@ def after(hours: Sequence[QuietHours], base_ms: int, delay_ms: int) -> int:
 def fault(start: str, end: str, zone: str) -> str | None:
     """Why these make no quiet hours; None where they do."""
     for clock in (start, end):
-        if not _is_clock(clock):
+        if not is_clock_time(clock):
             return f"{clock[:64]!r} is no time of day: write it like 22:00"
     try:
         if zone in _LOCAL or zone.startswith(_VARIANTS):

@@ -73,7 +73,15 @@ CommandName = Literal[
     "postpone",
     "expire",
 ]
-ClockTime = Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9](?![\s\S])")]
+_CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9](?![\s\S])"
+ClockTime = Annotated[str, Meta(pattern=_CLOCK)]
+
+
+def is_clock_time(text: str) -> bool:
+    """Whether `text` is a `ClockTime`."""
+    return re.match(_CLOCK, text) is not None
+
+
 DelayMs = Annotated[int, Meta(ge=0, le=MAX_SHIFT_MS)]
 Jitter = Annotated[float, Meta(ge=0, lt=1)]
 StatusName = Literal[

@@ -47,20 +47,30 @@ class WorkerCrashedError(EngineError):
 
 
 def appliers(
-    settings: Settings, record: Record, wheel: Wheel, outbox: Outbox
+    settings: Settings,
+    record: Record,
+    wheel: Wheel,
+    outbox: Outbox,
+    sources: Mapping[str, SourceLog],
 ) -> Mapping[str, Callable[[int], Applier]]:
     """For each input topic: what makes an applier of one of its partitions."""
     inputs = posts, results, commands = settings.topics.inputs
     turns, planning = Turns(), asyncio.Lock()
     return {
-        posts: lambda partition: PostDetectedApplier(
+        posts: lambda partition: CommandsFirst(
+            PostDetectedApplier(
+                partition,
+                posts,
+                policy=settings.policy,
+                record=record,
+                wheel=wheel,
+                outbox=outbox,
+                planning=planning,
+            ),
             partition,
-            posts,
-            policy=settings.policy,
-            record=record,
-            wheel=wheel,
-            outbox=outbox,
-            planning=planning,
+            commands,
+            wheel,
+            sources[commands],
         ),
         results: lambda partition: ResultApplier(
             partition,
@@ -109,12 +119,6 @@ class Worker:
         self._settings = settings
         self._end = end
         limits = PumpLimits(settings.ingest_batch_events, settings.ingest_linger_ms / 1000)
-        posts, commands = settings.topics.post_detected, settings.topics.pod_commands
-        opened = dict(appliers(settings, record, wheel, outbox))
-        plan = opened[posts]
-        opened[posts] = lambda shard: CommandsFirst(
-            plan(shard), shard, commands, wheel, sources[commands]
-        )
         self._lanes: dict[str, Lane[Token]] = {
             topic: Lane(
                 topic,
@@ -126,7 +130,7 @@ class Worker:
                 press=self._press,
                 on_death=self._died,
             )
-            for topic, open_applier in opened.items()
+            for topic, open_applier in appliers(settings, record, wheel, outbox, sources).items()
         }
 
     async def run(self, stop: asyncio.Event) -> None:

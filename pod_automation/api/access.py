@@ -60,7 +60,7 @@ class Tokens:
                     f"{where} has a token of less than {SHORTEST_TOKEN} characters; a good one is"
                     " made by `openssl rand -hex 32`"
                 )
-            if any(hmac.compare_digest(token, each) for _, each in found):
+            if cls(found).caller(token) is not None:
                 raise SettingsError(f"{where} has a token that another entry has too")
             found.append((Caller(name, role), token))
         return cls(found)

@@ -42,10 +42,8 @@ from pod_automation.api.problems import (
     SHIFT,
     Problem,
     ProblemError,
+    bug,
     handled,
-    may_be_repeated,
-    of_client,
-    of_engine,
     problem,
 )
 from pod_automation.api.sight import Sight
@@ -60,7 +58,6 @@ from pod_automation.client import (
     HistoryPage,
     PlanPreview,
     PodAutomation,
-    PodAutomationError,
     PodPage,
     PublishedEvent,
 )
@@ -189,7 +186,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
             answer = problem(error)
         except Exception as error:
             log.exception("a request has failed", path=path)
-            answer = problem(of_client(error))
+            answer = problem(bug(error))
         for name, value in _HEADERS.items():
             answer.headers.setdefault(name, value)
         if path.startswith("/v1/"):
@@ -199,11 +196,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         return answer
 
     app.add_exception_handler(ProblemError, handled)
-    app.add_exception_handler(PodAutomationError, handled)
-
-    @app.exception_handler(EngineError)
-    async def engine(request: Request, error: EngineError) -> Response:
-        return problem(of_engine(error, again=may_be_repeated(request)))
+    app.add_exception_handler(EngineError, handled)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:

@@ -18,6 +18,7 @@ from schemas.events import MAX_ID_CHARS, MAX_MEMBERS, MAX_SHIFT_MS
 Id = Annotated[
     str, Field(min_length=1, max_length=MAX_ID_CHARS, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")
 ]
+_ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 _HEX = "[0-9A-Fa-f]"
 ActivityId = Annotated[
     str,
@@ -92,12 +93,8 @@ class Quiet(_Command):
 
     pod_id: Id | None = None
     member_id: Id | None = None
-    start: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] | None = Field(
-        default=None, alias="from"
-    )
-    end: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] | None = Field(
-        default=None, alias="until"
-    )
+    start: _ClockTime | None = Field(default=None, alias="from")
+    end: _ClockTime | None = Field(default=None, alias="until")
     zone: Annotated[str, Field(min_length=1, max_length=64)] | None = None
 
     @model_validator(mode="after")

@@ -47,6 +47,7 @@ class Live:
         self._settings = settings
         self._began = monotonic()
         self._late: deque[tuple[float, int]] = deque(maxlen=MOST_KEPT)
+        self._told: str | None = None
         self._counts: deque[tuple[int, int]] = deque()  # second, engagements
 
     @asynccontextmanager
@@ -62,15 +63,14 @@ class Live:
 
     async def _read_on(self) -> None:
         backoff = Backoff()
-        told = None
         while True:
             try:
                 await self._read()
             except EngineError as error:
-                # Once: it is tried again for as long as the API runs.
-                if str(error) != told:
+                # Once, until it is seen again: it is tried for as long as the API runs.
+                if str(error) != self._told:
                     log.warning("engagements are not seen", error=str(error))
-                told = str(error)
+                self._told = str(error)
             await backoff.wait()
 
     async def _read(self) -> None:
@@ -82,6 +82,7 @@ class Live:
         with translated():
             async with reading(settings.kafka, places) as consumer:
                 await consumer.seek_to_end(*places)
+                self._told = None
                 while True:
                     found = await consumer.getmany(timeout_ms=POLL_MS)
                     self._note([record.value for page in found.values() for record in page])

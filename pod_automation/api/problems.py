@@ -77,36 +77,34 @@ def problem(error: ProblemError) -> Response:
     return Response(orjson.dumps(body), error.status, error.headers, MEDIA_TYPE)
 
 
-def of_engine(error: EngineError, *, again: bool = True) -> ProblemError:
-    """An error of the engine as a problem, whoever raises it."""
+def _of(error: EngineError, *, again: bool) -> ProblemError:
+    """An error of the engine or of its client. `again`: whether the same may be asked for once
+    more."""
     try:
         with translated():
             raise error
     except EngineError as meant:
-        return of_client(meant, again=again)
-
-
-def of_client(error: BaseException, *, again: bool = True) -> ProblemError:
-    """A client's error as a problem. `again`: whether the same may be asked for once more."""
+        error = meant
     for kind, (status, name) in KINDS.items():
         if isinstance(error, kind):
             later = again and status == HTTPStatus.SERVICE_UNAVAILABLE
             headers = {"Retry-After": "5"} if later else None
             return ProblemError(status, name, str(error), headers)
+    return bug(error)
+
+
+def bug(error: Exception) -> ProblemError:
+    """Whatever nobody expects."""
     return ProblemError(500, "bug", f"this is a bug, please report it: {type(error).__name__}")
 
 
-def may_be_repeated(request: Request) -> bool:
-    """Whether to ask for it twice is to ask for it once: a shift may have been sent, though the
-    answer is that Kafka is away, and the next one comes on top of it."""
-    return request.url.path != SHIFT
-
-
 async def handled(request: Request, error: Exception) -> Response:
-    """FastAPI's handler for `ProblemError` and the client's errors."""
-    if isinstance(error, ProblemError):
-        return problem(error)
-    return problem(of_client(error, again=may_be_repeated(request)))
+    """FastAPI's handler for `ProblemError` and errors of the engine, whoever raises them."""
+    if isinstance(error, EngineError):
+        # A shift may have been sent, though the answer is that Kafka is away; another one would
+        # come on top of it.
+        error = _of(error, again=request.url.path != SHIFT)
+    return problem(error if isinstance(error, ProblemError) else bug(error))
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {

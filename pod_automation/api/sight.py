@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pod_automation.api.live import Live
 from pod_automation.cli.loop import answer
@@ -13,6 +14,8 @@ from scheduler.adapters.redis_view import RedisWheelView
 from scheduler.errors import EngineError
 from scheduler.settings import Settings
 from scheduler.stats import ActivityCounts
+
+_T = TypeVar("_T")
 
 KEPT_S = 1.5
 """How old an answer may be that is given to somebody else too."""
@@ -28,44 +31,52 @@ MOST_TIMERS = 20_000
 MOST_PODS = 20
 
 
+class _Kept(Generic[_T]):
+    """An answer that is asked for at most every `KEPT_S`, however many want it."""
+
+    def __init__(self, ask: Callable[[], Awaitable[_T]]) -> None:
+        self._ask = ask
+        self._asking = asyncio.Lock()
+        self._last: tuple[float, _T] | None = None
+
+    async def value(self) -> _T:
+        async with self._asking:
+            if self._last is None or monotonic() - self._last[0] >= KEPT_S:
+                answer = await self._ask()
+                self._last = monotonic(), answer
+            return self._last[1]
+
+
 class Sight:
-    """The overview, at most every `KEPT_S`."""
+    """The overview, and whether all is ready."""
 
     def __init__(self, settings: Settings, live: Live) -> None:
         self._settings = settings
         self._live = live
-        self._asking = asyncio.Lock()
-        self._seen: dict[str, Any] = {}
-        self._seen_at = -KEPT_S
         self._activities: ActivityCounts | None = None
         self._activities_until = 0.0
-        self._readying = asyncio.Lock()
-        self._ready: Mapping[str, bool] = {}
-        self._ready_at = -KEPT_S
+        self._seen = _Kept(self._look)
+        self._ready = _Kept(partial(ready, settings))
 
     async def overview(self) -> dict[str, Any]:
         """Stores, processes, shards, queue, activities, and what is due soon by pod; each store by
         itself, so that one that is away hides no other."""
-        async with self._asking:
-            if (began_s := monotonic()) - self._seen_at >= KEPT_S:
-                counted = self._activities if began_s < self._activities_until else None
-                seen, soon = await asyncio.gather(look(self._settings, counted), self._due_soon())
-                self._seen = {**summary(self._settings, seen), "due_soon": soon}
-                self._seen_at = monotonic()
-                if counted is None:
-                    record = seen.postgresql.value
-                    self._activities = None if record is None else record.activities
-                    took_s = self._seen_at - began_s
-                    self._activities_until = self._seen_at + COUNTED_SHARE * took_s
-        return {**self._seen, "live": self._live.summary()}
+        return {**await self._seen.value(), "live": self._live.summary()}
 
     async def stores(self) -> Mapping[str, bool]:
         """Of each store whether it answers and is set up."""
-        async with self._readying:
-            if monotonic() - self._ready_at >= KEPT_S:
-                self._ready = await ready(self._settings)
-                self._ready_at = monotonic()
-        return self._ready
+        return await self._ready.value()
+
+    async def _look(self) -> dict[str, Any]:
+        began_s = monotonic()
+        counted = self._activities if began_s < self._activities_until else None
+        seen, soon = await asyncio.gather(look(self._settings, counted), self._due_soon())
+        if counted is None:
+            record = seen.postgresql.value
+            self._activities = None if record is None else record.activities
+            now_s = monotonic()
+            self._activities_until = now_s + COUNTED_SHARE * (now_s - began_s)
+        return {**summary(self._settings, seen), "due_soon": soon}
 
     async def _due_soon(self) -> dict[str, Any] | None:
         """The pods with the most timers that are due within `SOON_MS`; None where Redis is away.

@@ -37,16 +37,22 @@ def prune(
 
     from pod_automation.cli.loop import run
     from pod_automation.cli.terminal import json_result, quiet_logs, table
+    from pod_automation.client import InvalidArgumentError
+    from pod_automation.client.arguments import an_id
     from scheduler.activity import FINAL
+    from scheduler.errors import DataRefusedError
     from scheduler.settings import load_settings
-    from schemas.events import is_id
     from schemas.printable import printable
 
-    if pod is not None and not (is_id(pod) and pod.isprintable()):
-        raise typer.BadParameter(f"--pod {printable(pod)!r} is no id")
     settings = load_settings()
     quiet_logs()
-    done = run(_prune(settings, pod, dry_run))
+    try:
+        if pod is not None:
+            an_id("--pod", pod)
+        done = run(_prune(settings, pod, dry_run))
+    except (InvalidArgumentError, DataRefusedError) as error:
+        # The second: what is no Unicode has no form in PostgreSQL.
+        raise typer.BadParameter(str(error)) from None
     if json_output:
         counts = {
             status.value: {"kept": done.kept.get(status, 0), "removed": done.removed.get(status, 0)}

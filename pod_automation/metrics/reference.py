@@ -48,12 +48,8 @@ _HEAD = ("| metric | type | labels | meaning |", "|---|---|---|---|")
 def sections() -> tuple[tuple[str, str, Sequence[Collector]], ...]:
     """Title, about and collectors of each kind of process; each collector has seen something, so
     that all metrics and labels show."""
-    firing, applying, differences, answering = (
-        Firing(),
-        Applying(Topics.prefixed().inputs),
-        Differences(60),
-        Answering(),
-    )
+    firing, applying = Firing(), Applying(Topics.prefixed().inputs)
+    differences, answering = Differences(60), Answering()
     firing.show(0, WheelSize("gen", 1, 0, 0, {}), clock_ahead_s=0.0)
     applying.announced([Announcement("a", "pod", "post", "m", "like", Status.SCHEDULED, 1, 0)])
     applying.buried(SourceRecord("topic", 0, 0, None, None, ()), "not JSON")

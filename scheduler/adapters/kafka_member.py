@@ -24,7 +24,6 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError, UnknownMemberIdError
 from aiokafka.protocol.group import JoinGroupRequest
 
-import scheduler.adapters.kafka_connection  # noqa: F401 - for all clients
 from scheduler.adapters.kafka_consumer import check_tasks
 from scheduler.errors import InstanceReplacedError
 from scheduler.kafka_servers import Kafka, client_options

@@ -118,7 +118,10 @@ async def test_ids_are_shown_as_they_are(environment: dict[str, str]) -> None:
         outcome = await pod_automation(environment, command, "--pod", "[red]x[/y]")
         assert outcome.code == ExitCode.OK, outcome.err
         assert "Pod [red]x[/y]" in outcome.out
-    for nobody in ("", "a\tb"):
+    # An id may be any text without control characters, joiners that show nothing included.
+    joined = "\U0001f468\u200d\U0001f469"
+    assert (await result_of(environment, "prune", "--pod", joined))["pod_id"] == joined
+    for nobody in ("", "a\tb", "a\udcff"):
         outcome = await pod_automation(environment, "prune", "--pod", nobody)
         assert outcome.code == ExitCode.USAGE
 

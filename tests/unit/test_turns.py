@@ -123,7 +123,7 @@ async def test_a_worker_sweeps_one_of_its_shards_at_a_time() -> None:
     record, wheel = MemoryRecord(), SlowWheel()
     settings = load_settings()
     *_, commands = settings.topics.inputs
-    open_applier = appliers(settings, record, wheel, cast(Outbox, NoOutbox()))[commands]
+    open_applier = appliers(settings, record, wheel, cast(Outbox, NoOutbox()), {})[commands]
     names = [str(UUID(int=shard)) for shard in range(4)]
     for shard, name in enumerate(names):
         await wheel.take(shard, "epoch")

@@ -228,8 +228,8 @@ function timeline(activities) {
 // Pages
 
 async function overview() {
-  const [seen, held] = await Promise.all([api("overview"), api("controls").catch(() => ({ controls: [] }))]);
-  const paused = held.controls.filter((each) => each.kind === "paused");
+  const seen = await api("overview");
+  const paused = seen.paused ?? [];
   const live = seen.live, late = live.lateness_ms;
   const ms = (value) => (value === null ? "–" : value < 10000 ? `${number(value)} ms` : `${number(Math.round(value / 1000))} s`);
   const stores = Object.entries(seen.stores).map(([name, each]) =>
