@@ -19,14 +19,6 @@ WINDOW_S = 60.0
 
 _FORGET_AT = 1000
 
-# Faust's own watch takes a partition in which nothing has happened for a stuck one, at level error.
-# Ours asks whether a record waits (streams.stall).
-_IDLE = (
-    "Aiokafka has not sent fetch request",
-    "Aiokafka has not received fetch response",
-    "Stream has not started processing",
-    "Has not committed",
-)
 _ARGUMENT = re.compile(r"TP\([^)]*\)|[0-9]+")
 
 log = structlog.get_logger(__name__)
@@ -48,8 +40,6 @@ class RepeatLimit(logging.Filter):
         if record.name.partition(".")[0] not in LIBRARIES:
             return True
         text = str(record.msg)
-        if text.startswith(_IDLE):
-            return False
         # The message without its arguments, which differ each time; Faust writes some in itself.
         kind = (record.name, record.levelno, _ARGUMENT.sub("", text)[:80])
         now_s = self._clock()

@@ -29,17 +29,6 @@ def test_a_few_lines_of_a_kind_pass_in_each_window() -> None:
     assert "5 more of these" in first.msg
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Aiokafka has not sent fetch request for TP(topic='t', partition=1) since start",
-        "Has not committed TP(topic='t', partition=1) at all since worker start",
-    ],
-)
-def test_what_faust_says_of_partitions_where_nothing_happens_is_left_out(text: str) -> None:
-    assert not RepeatLimit().filter(record("faust.transport", text))
-
-
 def test_lines_are_of_one_kind_whatever_partition_they_name() -> None:
     limit = RepeatLimit()
     texts = [f"bad TP(topic='t', partition={number})" for number in range(REPEATS + 5)]

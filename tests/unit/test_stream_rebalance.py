@@ -1,10 +1,15 @@
 """What Faust does when its group hands partitions over: how long it waits, where it goes on."""
 
 import asyncio
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import IllegalStateError
+from faust.transport.consumer import Consumer
 from faust.types import TP
 
 from streams.app import FETCH_WAIT_MS, POLL_S, _Consumer
@@ -94,3 +99,24 @@ async def test_where_nothing_is_committed_it_goes_back_to_the_beginning(
     monkeypatch.setattr(thread, "seek_to_beginning", seek_to_beginning)
     assert await thread.seek_to_committed() == committed
     assert sought == begun_anew
+
+
+async def test_a_position_that_is_just_being_looked_up_ends_no_worker(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = consumer._new_consumer_thread()
+    kafka = thread._create_worker_consumer(consumer.transport)
+    kafka._closed = True  # it was never started
+    thread.time_started = time.monotonic()
+    place = TopicPartition(POSTS.topic, POSTS.partition)
+    kafka._subscription.assign_from_user({place})
+    state = kafka._subscription.subscription.assignment.state_value(place)
+    state.timestamp = time.time() * 1000  # it has been asked for, and then:
+    state.await_reset(OffsetResetStrategy.EARLIEST)
+    kafka._fetcher = SimpleNamespace(_subscriptions=kafka._subscription)
+    monkeypatch.setattr(consumer, "_thread", thread)
+    monkeypatch.setattr(consumer, "assignment", lambda: {POSTS})
+    monkeypatch.setattr(thread, "_ensure_consumer", lambda: kafka)
+    with pytest.raises(AssertionError):
+        await Consumer.verify_all_partitions_active(consumer)
+    await consumer.verify_all_partitions_active()
