@@ -1,5 +1,7 @@
-"""Commands over the client: one call, its errors as the command line tells them."""
+"""Commands over the client: one call, its errors as the command line tells them; and questions."""
 
+import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +34,35 @@ def ask(
         return run(asked())
     except InvalidArgumentError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Go on only where the user says so: ends the command with `NO` otherwise.
+
+    Asks nothing with `yes`, and refuses where nobody could answer.
+    """
+    from pod_automation.cli.exit_codes import ExitCode
+    from pod_automation.cli.terminal import note
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(f"nobody can answer {question!r}: say --yes")
+    if not agreed(question):
+        note("nothing was done")
+        raise typer.Exit(ExitCode.NO)
+
+
+def agreed(question: str) -> bool:
+    """What the user answers, on standard error, as it is no result. Ctrl-C raises
+    `KeyboardInterrupt`, also where a loop that runs would keep it for later."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def who_asks() -> str:

@@ -1,6 +1,5 @@
 """`pod-automation clear`: cancel what waits."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -32,16 +31,13 @@ def clear(
       pod-automation clear
       pod-automation clear --pod p1 --yes --json
     """
-    from pod_automation.cli.asking import ask
+    from pod_automation.cli.asking import ask, confirm
     from pod_automation.cli.exit_codes import ExitCode
     from pod_automation.cli.terminal import error, json_result, result
     from pod_automation.client import NotAppliedError
 
     of = "all pods" if pod is None else f"pod {pod}"
-    if not yes:
-        if not sys.stdin.isatty():
-            raise typer.BadParameter(f"this cancels all that waits of {of}: say --yes")
-        typer.confirm(f"Cancel all that waits of {of}?", abort=True, err=True)
+    confirm(f"Cancel all that waits of {of}?", yes)
     try:
         count = ask(
             lambda pods: pods.clear_automation_jobs(pod_id=pod, reason=reason, wait_s=timeout_s),

@@ -1,11 +1,11 @@
 """`pod-automation cancel`, `reschedule`, `pause`, `resume`, and what else operators ask for."""
 
-import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pod_automation.cli.asking import confirm
 from pod_automation.cli.options import Actor, AsJson, Member, Pod, Post, Reason, a_time
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def cancel(
       pod-automation cancel --activity 3f0e6f0a-6d3a-5f7e-9d54-1f6a1e0e5b0a --yes --json
     """
     what = _one(activity=activity, post=post, member=member, pod=pod)
-    _confirm(f"Cancel all that waits of {what}?" if not activity else f"Cancel {what}?", yes)
+    confirm(f"Cancel all that waits of {what}?" if not activity else f"Cancel {what}?", yes)
     answer = _ask(
         actor,
         lambda pods: pods.cancel(
@@ -387,7 +387,7 @@ def forget_member(
     from pod_automation.cli.terminal import error, json_result, result
     from pod_automation.client import NotAppliedError
 
-    _confirm(f"Erase member {member} from the record, for good?", yes)
+    confirm(f"Erase member {member} from the record, for good?", yes)
     try:
         done = ask(
             lambda pods: pods.forget_member(
@@ -498,14 +498,6 @@ def _one(
         names = ["--activity", "--post", *names] if everything is None else [*names, "--all"]
         raise typer.BadParameter(f"give one of {', '.join(names)}")
     return given[0]
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(f"nobody can answer {question!r}: say --yes")
-    typer.confirm(question, abort=True, err=True)
 
 
 def _ask(

@@ -149,7 +149,7 @@ def replay(
       pod-automation dead-letters replay --reason "refused by PostgreSQL" --since 1d --dry-run
       pod-automation dead-letters replay --source engagement-executed --not-replayed --yes
     """
-    from pod_automation.cli.asking import who_asks
+    from pod_automation.cli.asking import agreed, who_asks
     from pod_automation.cli.dead_letters_run import Wish, replay_letters
     from pod_automation.cli.loop import run
     from pod_automation.cli.terminal import quiet_logs
@@ -174,7 +174,7 @@ def replay(
     if not ids and not yes and not dry_run:
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody is here to be asked: give --yes, or --dry-run")
-        ask = _confirmed
+        ask = agreed
     settings = load_settings()
     quiet_logs()
     choice = _choice(settings.topic_prefix, reason, source, since, until, ids or ())
@@ -185,11 +185,6 @@ def replay(
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"list": list_letters, "show": show, "replay": replay}
-
-
-def _confirmed(question: str) -> bool:
-    # On standard error, as it is no result.
-    return typer.confirm(question, err=True)
 
 
 def _choice(

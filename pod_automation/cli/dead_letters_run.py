@@ -110,9 +110,10 @@ async def replay_letters(settings: Settings, wish: Wish) -> ExitCode:
                 return ExitCode.NO
             if wish.dry_run:
                 done.would_send(index)
-            elif (count := index.replayable()) and (
-                wish.ask is None or wish.ask(f"Replay {_letters(count)}?")
-            ):
+            elif count := index.replayable():
+                if wish.ask is not None and not wish.ask(f"Replay {_letters(count)}?"):
+                    note("nothing was sent")
+                    return ExitCode.NO
                 await _send(settings, wish, letters, record, index, done)
         return done.report()
 

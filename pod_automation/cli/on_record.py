@@ -78,7 +78,7 @@ def history(
     """
     from pod_automation.cli.asking import ask
     from pod_automation.cli.exit_codes import ExitCode
-    from pod_automation.cli.terminal import error, json_result
+    from pod_automation.cli.terminal import error, json_result, result
     from pod_automation.client import NotFoundError
 
     chosen = {
@@ -91,7 +91,11 @@ def history(
     if json_output and (ndjson or activity is None):
         raise typer.BadParameter("--json is for one ACTIVITY; for several there is --ndjson")
 
+    told_of = 0
+
     def tell(found: "ActivityHistory") -> None:
+        nonlocal told_of
+        told_of += 1
         if ndjson:
             about = found.as_dict()
             steps = about.pop("steps")
@@ -102,6 +106,8 @@ def history(
         elif json_output:
             json_result(found.as_dict())
         else:
+            if told_of > 1:
+                result("")
             _table(found)
 
     async def told(pods: "PodAutomation") -> None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pod_automation.client.preview import PlanPreview
 
 COLUMNS = 60
-"""Of the timeline."""
+"""Of the timeline, where there is room."""
+LEAST_COLUMNS = 20
 MEMBERS = 40
 """Members that the timeline has a line for."""
 
@@ -73,7 +74,7 @@ def _show(found: "PlanPreview") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from pod_automation.cli.terminal import note, result, table
+    from pod_automation.cli.terminal import console, note, result, table
     from schemas.printable import printable
     from schemas.times import millis, rfc3339
 
@@ -82,47 +83,48 @@ def _show(found: "PlanPreview") -> None:
         had = f", all {found.already_planned:,} are planned" if found.already_planned else ""
         result(f"{title}: nothing to plan{had}")
         return
-    made = Table(
-        title=escape(f"{title}, detected {rfc3339(millis(found.detected_at))}"),
-        box=None,
-        title_justify="left",
-    )
+    result(f"{title}, detected {rfc3339(millis(found.detected_at))}")
+    made, narrow = Table(box=None, pad_edge=False), Table(box=None, pad_edge=False)
     made.add_column("after", justify="right")
-    for name in ("due", "what", "member"):
-        made.add_column(name)
-    for each in found.engagements:
-        made.add_row(
-            duration(each.delay_ms),
-            rfc3339(millis(each.scheduled_for)),
-            each.engagement_type,
-            escape(printable(each.member_id)),
+    for each in (made, narrow):
+        for name in ("due", "what", "member"):
+            each.add_column(name)
+    for planned in found.engagements:
+        row = (
+            rfc3339(millis(planned.scheduled_for)),
+            planned.engagement_type,
+            escape(printable(planned.member_id)),
         )
-    table(made)
+        made.add_row(duration(planned.delay_ms), *row)
+        narrow.add_row(*row)
+    table(made, narrow)
     result("")
-    for line in timeline(found):
+    for line in timeline(found, console().width):
         result(line)
     if found.already_planned:
         note(f"{found.already_planned:,} more are planned already, and stay as they are")
 
 
-def timeline(found: "PlanPreview") -> list[str]:
-    """A line for each member, from the detection of the post on: L is a like, C a comment."""
+def timeline(found: "PlanPreview", width: int) -> list[str]:
+    """A line for each member, from the detection of the post on: L is a like, C a comment. Of
+    `width` columns, if it must."""
     from schemas.printable import printable
 
+    members = dict.fromkeys(each.member_id for each in found.engagements)
+    names = {member: printable(member)[:36] for member in list(members)[:MEMBERS]}
+    before = max(map(len, names.values())) + 2
+    columns = max(LEAST_COLUMNS, min(COLUMNS, width - before))
     lines: dict[str, list[str]] = {}
     until_ms = max(1, *(each.delay_ms for each in found.engagements))
     for each in found.engagements:
-        marks = lines.setdefault(each.member_id, ["."] * COLUMNS)
-        at = max(0, min(COLUMNS - 1, each.delay_ms * COLUMNS // until_ms))
+        marks = lines.setdefault(each.member_id, ["."] * columns)
+        at = max(0, min(columns - 1, each.delay_ms * columns // until_ms))
         marks[at] = MARKS[each.engagement_type] if marks[at] == "." else BOTH
-    shown = dict(list(lines.items())[:MEMBERS])
-    names = {member: printable(member)[:36] for member in shown}
-    width = max(len(name) for name in names.values())
     end = duration(until_ms)
-    drawn = [f"{'':{width}}  0{end:>{COLUMNS - 1}}"]
-    drawn += [f"{names[member]:{width}}  {''.join(marks)}" for member, marks in shown.items()]
-    if len(lines) > len(shown):
-        drawn.append(f"and {len(lines) - len(shown):,} members more")
+    drawn = [f"{'':{before}}0{end:>{columns - 1}}"]
+    drawn += [f"{name:{before}}{''.join(lines[member])}" for member, name in names.items()]
+    if len(lines) > len(names):
+        drawn.append(f"and {len(lines) - len(names):,} members more")
     return drawn
 
 

@@ -60,7 +60,11 @@ def prune(
         }
         json_result({"dry_run": dry_run, "pod_id": pod, "pods": done.pods, **counts})
         return
-    title = f"Pod {printable(pod)}" if pod is not None else f"{done.pods:,} pods"
+    title = (
+        f"Pod {printable(pod)}"
+        if pod is not None
+        else f"{done.pods:,} pod{'' if done.pods == 1 else 's'}"
+    )
     made = Table(title=escape(title), box=None, title_justify="left")
     made.add_column("")
     made.add_column("kept", justify="right")

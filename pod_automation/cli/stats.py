@@ -33,6 +33,8 @@ def stats(
     made = Table(
         title=escape(f"Pod {printable(pod)}"), box=None, title_justify="left", show_header=False
     )
+    made.add_column()
+    made.add_column(justify="right")
     for name, count in fields.items():
         made.add_row(name, f"{count:,}")
     table(made)

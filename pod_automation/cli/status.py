@@ -61,8 +61,8 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
     from pod_automation.overview import queue as queue_of
     from schemas.printable import printable
 
-    for name, each in seen.stores.items():
-        result(f"{name + ':':<12} {'ok' if each.error is None else f'ERROR {each.error}'}")
+    for name, store in seen.stores.items():
+        result(f"{name + ':':<12} {'ok' if store.error is None else f'ERROR {store.error}'}")
     kafka, record = seen.kafka.value, seen.postgresql.value
     if kafka:
         result(
@@ -95,27 +95,30 @@ def _print(seen: "Overview", shards: list[dict[str, Any]]) -> None:
         result(f"{'Queue:':<12} not known: wheels are to be rebuilt")
     if all(each.error for each in seen.stores.values()):
         return
-    made = Table(box=None, header_style="bold")
-    headings = ("shard", "pending", "due", "parked", "held", "in flight", "awaited", "next due")
-    for heading in headings:
-        made.add_column(heading, justify="right")
-    made.add_column("generation")
-    for heading in ("at: PostgreSQL", "Redis", "Kafka", "lag"):
-        made.add_column(heading, justify="right")
+    # Beside each other, or below each other where the terminal is narrow.
+    whole, timers, inputs = (Table(box=None, header_style="bold", pad_edge=False) for _ in range(3))
+    for heading in ("shard", *(name.replace("_", " ") for name in _NUMBERS), "next due"):
+        for each in (whole, timers):
+            each.add_column(heading, justify="right")
+    inputs.add_column("shard", justify="right")
+    for each in (whole, inputs):
+        each.add_column("generation")
+        for heading in ("at: PostgreSQL", "Redis", "Kafka", "lag"):
+            each.add_column(heading, justify="right")
     redis = seen.redis.value is not None
     for row in shards:
         lost = "none: being built" if row["pending"] or row["awaited"] else "none: to be rebuilt"
-        generation = (row["generation"] or lost)[:19] if redis else None
-        made.add_row(
-            str(row["shard"]),
-            *(_text(row[name]) for name in _NUMBERS),
-            _text(row["next_due"]),
-            _text(generation),
+        waiting = [_text(row[name]) for name in ("shard", *_NUMBERS, "next_due")]
+        applied = [
+            _text((row["generation"] or lost)[:19] if redis else None),
             *(_text(row[name]) for name in ("watermark_postgresql", "watermark_redis")),
             _text(None if row["kafka_end"] is None else row["kafka_end"] - 1),
             _text(row["lag"]),
-        )
-    table(made)
+        ]
+        whole.add_row(*waiting, *applied)
+        timers.add_row(*waiting)
+        inputs.add_row(waiting[0], *applied)
+    table(whole, timers, inputs)
 
 
 def _text(value: object) -> str:

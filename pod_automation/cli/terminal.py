@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 LOG_LEVEL = "POD_AUTOMATION_LOG_LEVEL"
 
 PIPED_COLUMNS = 160
-"""Width of tables that go to a file or pipe: rich would cut them to 80."""
+"""Width of tables that go to a file or pipe, at least: rich would cut them to 80."""
+
+_ANY_WIDTH = 1_000_000
 
 # Each tells of a broker that is away in lines of its own, beside the one that we print.
 _LIBRARIES = ("aiokafka", "kafka", "asyncio", "alembic")
@@ -80,14 +82,44 @@ def error(text: str) -> None:
     note(f"error: {text}")
 
 
-def table(made: "Table") -> None:
-    """Print a table as part of the result. Raises `OutputError`."""
+def table(made: "Table", *narrow: "Table") -> None:
+    """Print a table as part of the result, and its title above it. Raises `OutputError`.
+
+    Where it is wider than the terminal: `narrow` in its place, or without those each row as lines
+    of its own, with the headings before the values.
+    """
+    shown = console()
+    title, made.title = made.title, None
+    widths = shown.measure(made, options=shown.options.update(max_width=_ANY_WIDTH))
+    needed = widths.minimum if made.expand else widths.maximum
+    parts: tuple[Table, ...] = (made,)
+    if needed > shown.width:
+        if not sys.stdout.isatty():
+            shown.width = needed
+        else:
+            parts = narrow or (_in_lines(made),)
     with _writing():
-        console().print(made)
+        if title:
+            shown.print(title, soft_wrap=True)
+        for each in parts:
+            shown.print(each)
+
+
+def _in_lines(wide: "Table") -> "Table":
+    """The rows of a table below each other, an empty line behind each; empty cells are left out."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2))
+    for row in zip(*(column.cells for column in wide.columns), strict=True):
+        for column, cell in zip(wide.columns, row, strict=True):
+            if cell:
+                made.add_row(column.header, cell)
+        made.add_row()
+    return made
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A rich console on standard output; as wide as needed when that is no terminal."""
+    """A rich console on standard output; wide when that is no terminal."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout

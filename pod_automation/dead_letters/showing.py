@@ -38,7 +38,7 @@ def entries_table(
     made = Table(box=None, header_style="bold", show_header=heading, pad_edge=False, expand=True)
     made.add_column("time", width=24, no_wrap=True)
     made.add_column("id", width=min(max(id_width, 2), ID_COLUMNS), overflow="fold")
-    made.add_column("reason", ratio=1, overflow="fold")
+    made.add_column("reason", ratio=1, min_width=40, overflow="fold")
     made.add_column("key", width=KEY_CHARS, overflow="fold")
     made.add_column("size", width=10, justify="right")
     made.add_column("replayed", width=8)

@@ -265,7 +265,7 @@ async def test_whoever_says_no_sends_nothing(
 
         return Wish(Choice(reason="why"), again=False, dry_run=False, ask=ask, as_json=False)
 
-    assert await replay_letters(settings, says(False)) is ExitCode.OK
+    assert await replay_letters(settings, says(False)) is ExitCode.NO
     assert await stores.read(topic) == []
     assert await replay_letters(settings, says(True)) is ExitCode.OK
     assert len(await stores.read(topic)) == 3

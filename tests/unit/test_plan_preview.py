@@ -8,7 +8,7 @@ import pytest
 from pod_automation import InvalidArgumentError, PodAutomation
 from pod_automation.cli.event_lines import MAX_LINE_BYTES
 from pod_automation.cli.exit_codes import ExitCode
-from pod_automation.cli.plan import COLUMNS, MEMBERS, duration, timeline
+from pod_automation.cli.plan import COLUMNS, LEAST_COLUMNS, MEMBERS, duration, timeline
 from pod_automation.client.preview import preview
 from scheduler.activity import PostPlan
 from scheduler.planner import extended, plan
@@ -150,10 +150,17 @@ def test_what_an_id_holds_does_not_disturb_the_terminal() -> None:
 
 def test_the_timeline_has_an_end() -> None:
     many = [f"member {number}" for number in range(MEMBERS + 3)]
-    lines = timeline(preview(event(member_ids=many), PacingPolicy(), PostPlan()))
+    plan = preview(event(member_ids=many), PacingPolicy(), PostPlan())
+    lines = timeline(plan, 200)
     assert len(lines) == 1 + MEMBERS + 1
     assert lines[-1] == "and 3 members more"
     assert {len(line.split()[-1]) for line in lines[1:-1]} == {COLUMNS}
+
+
+@pytest.mark.parametrize(("width", "drawn"), [(50, 50), (10, 9 + 2 + LEAST_COLUMNS)])
+def test_the_timeline_is_as_narrow_as_the_terminal(width: int, drawn: int) -> None:
+    plan = preview(event(member_ids=["member 10"]), PacingPolicy(), PostPlan())
+    assert {len(line) for line in timeline(plan, width)} == {drawn}
 
 
 @pytest.mark.parametrize(
