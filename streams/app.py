@@ -15,6 +15,7 @@ import faust.streams
 from aiokafka.errors import IllegalStateError
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.tables.manager import TableManager
+from faust.tables.recovery import RebalanceAgain, Recovery
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP, AppT, EventT, Message, StreamT
 from mode.threads import ServiceThread, WorkerThread
@@ -94,10 +95,23 @@ class _ConsumerThread(AIOKafkaConsumerThread):
         made._fetch_max_wait_ms = FETCH_WAIT_MS  # Faust has 1,500, and no setting for it
         return made
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        # They may have been given away since they were collected in the other thread, and aiokafka
+        # takes an empty commit for a mistake, of which Faust dies.
+        if self.assignment().isdisjoint(offsets):
+            return False
+        return await super()._commit(offsets)
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         # Faust polls into a rebalance, throws away what came, and goes back to what is committed.
         # aiokafka goes nowhere where nothing is, and those records were lost to this assignment.
-        committed = await super().seek_to_committed()
+        try:
+            committed = await super().seek_to_committed()
+        except AssertionError as error:
+            if self.assignment():
+                raise
+            # Faust dies of aiokafka's assertion, and knows what to do with this.
+            raise IllegalStateError("all partitions have been given away") from error
         if unread := [tp for tp, offset in committed.items() if not offset]:
             with contextlib.suppress(IllegalStateError):  # given away meanwhile
                 await self.seek_to_beginning(*unread)
@@ -120,6 +134,13 @@ class _Consumer(Consumer):
         """Nothing. Faust's own watch takes a partition where nothing happens for a stuck one, and
         ends the worker when it asks aiokafka for a position that is just being looked up. Ours asks
         whether a record waits (streams.stall)."""
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        # Faust stops the flow when it loses partitions, and a member that had none goes on: what is
+        # delivered before all of this is done has no stream to go to, of which the worker dies.
+        self.stop_flow()
+        self.app.flow_control.suspend()
+        await super().on_partitions_assigned(assigned, generation_id)
 
     def getmany(self, timeout: float) -> "AsyncIterator[tuple[TP, Message]]":
         return super().getmany(min(timeout, POLL_S))
@@ -146,9 +167,33 @@ class _Consumer(Consumer):
         return await super()._wait_next_records(timeout)
 
 
+class _Recovery(Recovery):
+    """What lets the records flow again behind a rebalance. Its name is from tables."""
+
+    _of_rebalance = 0
+
+    async def on_rebalance(self, *arguments: Any, **options: Any) -> None:
+        self._of_rebalance = self.app.rebalancing_count
+        await super().on_rebalance(*arguments, **options)
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ASYNC109
+        # Without a time limit: Faust takes the end of one for that of the service, which ends for
+        # good then, and nothing would flow again. The next rebalance ends the wait as well.
+        await super()._wait(coro)
+        if self.app.rebalancing_count != self._of_rebalance:
+            # It has begun already, and records must not flow into it.
+            raise RebalanceAgain
+
+
 class _NoTables(TableManager):
     """Faust gives tables a second to register before it joins the group. There are none, and a
     worker that comes back would come back a second later."""
+
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = _Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
 
     async def on_start(self) -> None:
         await self._update_channels()
@@ -159,6 +204,9 @@ class _App(faust.App):
     """An app that leaves no files behind: there are no tables here that would need a folder."""
 
     def _create_directories(self) -> None: ...
+
+    def _on_rebalance_when_stopped(self) -> None:
+        """Nothing: what stops us leaves the group (`leave`), and from the thread that it is of."""
 
 
 def check_faust() -> None:
@@ -311,7 +359,7 @@ async def leave(app: "faust.App") -> None:
     if app._consumer is None:
         return
     thread = cast(_Consumer, app._consumer)._thread
-    kafka = thread._consumer
+    kafka = _kafka(app)
     if kafka is None:
         return
     await app._consumer.commit()
@@ -320,13 +368,37 @@ async def leave(app: "faust.App") -> None:
     )
 
 
-def check_replaced(app: "faust.App") -> None:
-    """Raises `InstanceReplacedError` when another worker has joined under our instance id.
+def check_alive(app: "faust.App") -> None:
+    """Raises `InstanceReplacedError` when another worker has joined under our instance id, and what
+    has ended a task without which the app gets no records, or no partitions.
 
-    To be asked now and then: Faust takes no notice, and would wait for records for ever.
+    To be asked now and then: Faust takes no notice, and would wait for ever.
     """
-    if app._consumer is not None:
-        kafka_member.check_replaced(cast(_Consumer, app._consumer)._thread._consumer)
+    if (kafka := _kafka(app)) is None:
+        return
+    kafka_member.check_alive(kafka)
+    # Faust polls past what would raise it.
+    if (error := kafka._coordinator._pending_exception) is not None:
+        raise error
+
+
+def check_replaced(app: "faust.App") -> None:
+    """The first half of `check_alive`."""
+    kafka_member.check_replaced(_kafka(app))
+
+
+def generation(app: "faust.App") -> int | None:
+    """The generation of the group whose partitions are ours; None while there is none."""
+    kafka = _kafka(app)
+    if kafka is None or kafka_member.rejoining(kafka):
+        return None
+    found: int = kafka._coordinator.generation
+    return found if found >= 0 else None
+
+
+def _kafka(app: "faust.App") -> Any:
+    """aiokafka's consumer, which belongs to the thread; None where there is none yet."""
+    return None if app._consumer is None else cast(_Consumer, app._consumer)._thread._consumer
 
 
 def press(app: "faust.App", topic: str, partition: int, on: bool) -> None:

@@ -20,21 +20,30 @@ from scheduler.ports import Outbox, Record, SourceRecord, Wheel
 from scheduler.results import ResultApplier
 from scheduler.settings import Settings
 from scheduler.turns import Turns
-from streams.app import Token, build_app, check_faust, check_replaced, leave, press
+from streams.app import (
+    Token,
+    build_app,
+    check_alive,
+    check_faust,
+    check_replaced,
+    generation,
+    leave,
+    press,
+)
 from streams.commands_first import CommandsFirst
 from streams.lane import Lane
 from streams.pump import Applier, PumpLimits
 from streams.quiet import quiet_libraries
 from streams.source_log import SourceLog
-from streams.stall import StallDetector
+from streams.stall import Progress, StallDetector
 from streams.watchdog import EXIT_CRASHED, EXIT_STALLED, Watchdog, end_process
 
 LOOKS_PER_STALL = 6
 LEAVE_S = 1.0
 """For the last commit and the group's answer. Without them its session has to run out."""
 
-REPLACED_LOOK_S = 0.5
-"""How soon a worker notices that another one has its instance id."""
+GROUP_LOOK_S = 0.5
+"""How soon a worker notices that another one has its instance id, or that it is cut off."""
 
 STOP_S = 0.6
 """Share of the grace that the pumps may take for the batch in hand; the rest is for Faust."""
@@ -118,6 +127,7 @@ class Worker:
         applier the one that is used."""
         self._settings = settings
         self._end = end
+        self._begun = -1
         limits = PumpLimits(settings.ingest_batch_events, settings.ingest_linger_ms / 1000)
         self._lanes: dict[str, Lane[Token]] = {
             topic: Lane(
@@ -161,11 +171,11 @@ class Worker:
             asyncio.create_task(app.start(), name="faust"),
             asyncio.create_task(app._crashed.wait(), name="faust-crash"),
             asyncio.create_task(self._watch_lag(), name="lag"),
-            asyncio.create_task(self._watch_instance(), name="instance"),
+            asyncio.create_task(self._watch_group(), name="group"),
             asyncio.create_task(stop.wait(), name="stop"),
         ]
-        starting, crashed, _, replaced, stopping = tasks
-        ends = [stopping, crashed, replaced]
+        starting, crashed, _, alive, stopping = tasks
+        ends = [stopping, crashed, alive]
         try:
             await asyncio.wait([starting, *ends], return_when=asyncio.FIRST_COMPLETED)
             if starting.done() and (error := starting.exception()) is not None:
@@ -173,6 +183,8 @@ class Worker:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             check_replaced(app)
             if not stop.is_set():
+                if alive.done() and (error := alive.exception()) is not None:
+                    raise WorkerCrashedError(f"Faust is cut off: {error!r}") from error
                 raise WorkerCrashedError(f"Faust has given up: {app.crash_reason!r}")
         finally:
             watchdog.stop_within_grace()
@@ -228,6 +240,7 @@ class Worker:
         )
         for topic, lane in self._lanes.items():
             await lane.begin(assigned[topic], generation)
+        self._begun = generation
 
     async def _end_lanes(self, generation: int | None = None) -> None:
         await asyncio.gather(*(lane.end(generation) for lane in self._lanes.values()))
@@ -241,23 +254,33 @@ class Worker:
             self._end(EXIT_CRASHED, f"the worker ends, unacked: {error}", None)
         self._end(EXIT_CRASHED, "the worker ends, unacked: applying has failed", error)
 
-    async def _watch_instance(self) -> None:
-        """Returns when another worker has started under our instance id."""
+    async def _watch_group(self) -> None:
+        """Returns when another worker has started under our instance id, and raises what has cut
+        Faust off from the group."""
         try:
             while True:
-                await asyncio.sleep(REPLACED_LOOK_S)
-                check_replaced(self._app)
+                await asyncio.sleep(GROUP_LOOK_S)
+                check_alive(self._app)
         except InstanceReplacedError:
             return
+
+    def _begins(self) -> Mapping[str, Progress]:
+        """By generations of the group: what has come, and what is missing."""
+        at = generation(self._app)
+        return {} if at is None else {"group": Progress(at, self._begun, busy=False)}
 
     async def _watch_lag(self) -> None:
         """Ends the process when records wait and Faust delivers none."""
         stall_s = self._settings.stall_timeout_ms / 1000
         detector: StallDetector[tuple[str, int]] = StallDetector(stall_s)
+        assignments: StallDetector[str] = StallDetector(stall_s)
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(stall_s / LOOKS_PER_STALL)
             try:
+                # Where no lane has begun there is none that lags.
+                if assignments.stalled(loop.time(), self._begins()):
+                    self._end(EXIT_STALLED, "partitions were assigned, and have not begun", None)
                 progress = {
                     (lane.topic, partition): seen
                     for lane in self._lanes.values()

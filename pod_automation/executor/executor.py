@@ -18,7 +18,7 @@ from pod_automation.executor.in_hand import InHand, Work
 from pod_automation.executor.results import ResultSender
 from pod_automation.tracing.carried import carried, header_of
 from scheduler.adapters.kafka_consumer import stop as stop_consumer
-from scheduler.adapters.kafka_member import check_alive, check_replaced, member
+from scheduler.adapters.kafka_member import check_alive, check_replaced, member, rejoining
 from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineError
@@ -285,7 +285,11 @@ class Executor:
     async def _commit_now_and_then(self) -> None:
         while not _cancelling():
             await asyncio.sleep(COMMIT_S)
-            await self._commit()
+            # The broker answers a member's requests in turn: behind a join, which waits for all
+            # others, it takes this for a commit of the generation before, and the member has to
+            # join once more. What could be committed has been (`_revoked`).
+            if self._consumer is not None and not rejoining(self._consumer):
+                await self._commit()
 
     async def _commit(self) -> None:
         async with self._committing:

@@ -1,15 +1,27 @@
 """How far a consumer group has committed: what is before that has been applied to its end."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.protocol.commit import OffsetFetchRequest
 
 from scheduler.adapters.kafka_errors import translated
+from scheduler.adapters.kafka_member import offsets_error
 from scheduler.kafka_servers import Kafka, client_options
 
 REQUEST_MS = 10_000
 """A broker that does not answer within this time counts as away."""
+
+
+class _Admin(AIOKafkaAdminClient):  # type: ignore[misc] # aiokafka is untyped here
+    async def _send_request(self, request: Any, *arguments: Any, **options: Any) -> Any:
+        response = await super()._send_request(request, *arguments, **options)
+        if isinstance(request, OffsetFetchRequest) and (error := offsets_error(response)):
+            # aiokafka would take it for a group that has committed nothing.
+            raise error
+        return response
 
 
 async def acked(
@@ -19,7 +31,7 @@ async def acked(
     where it has acked none. Raises `StoreUnavailableError`."""
     found: dict[str, dict[int, int]] = {topic: {} for topic in topics}
     with translated():
-        admin = AIOKafkaAdminClient(**client_options(kafka), request_timeout_ms=REQUEST_MS)
+        admin = _Admin(**client_options(kafka), request_timeout_ms=REQUEST_MS)
         try:
             await admin.start()
             offsets = await admin.list_consumer_group_offsets(group)

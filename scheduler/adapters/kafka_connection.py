@@ -5,6 +5,9 @@ most. uvloop raises a plain `RuntimeError` there. A broker that dies under const
 connection raise one; in aiokafka 0.14.0 it ends whatever task was writing: the one that fetches
 metadata, without which a client waits for ever after the next change of leaders, a commit, a start.
 So the connections that all its clients make, Faust's too, have it told as what it is.
+
+A cluster of one broker that stands still for some seconds names no broker at all afterwards, for a
+moment; aiokafka takes a look for a coordinator in that moment for a mistake of its caller.
 """
 
 from collections.abc import Iterator
@@ -12,6 +15,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import aiokafka.conn
+import aiokafka.consumer.consumer
+import aiokafka.producer.producer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
 
@@ -40,4 +46,14 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka is untyp
             ) from error
 
 
+class _Client(AIOKafkaClient):  # type: ignore[misc]
+    async def coordinator_lookup(self, coordinator_type: Any, coordinator_key: Any) -> Any:
+        if not self.cluster.brokers():
+            # Whoever asks asks again, behind new metadata; of an assertion their task would end.
+            raise KafkaConnectionError("the cluster names no broker that is there")
+        return await super().coordinator_lookup(coordinator_type, coordinator_key)
+
+
 aiokafka.conn.AIOKafkaConnection = _Connection
+aiokafka.consumer.consumer.AIOKafkaClient = _Client
+aiokafka.producer.producer.AIOKafkaClient = _Client

@@ -49,10 +49,15 @@ def check_tasks(consumer: AIOKafkaConsumer) -> None:
     """Raises `KafkaConnectionError` for a consumer that would find nothing for ever: one of its own
     tasks, which nobody starts again, has died of what aiokafka does not expect. To be called with
     every poll."""
-    fetcher = consumer._fetcher
-    for task in (consumer._client._sync_task, fetcher and fetcher._fetch_task):
+    fetcher, coordinator = consumer._fetcher, consumer._coordinator
+    for task in (
+        consumer._client._sync_task,
+        fetcher and fetcher._fetch_task,
+        getattr(coordinator, "_coordination_task", None),
+    ):
         if task is not None and task.done():
-            raise KafkaConnectionError("a task of the client has ended; a new one is needed")
+            why = "" if task.cancelled() else f" ({task.exception()!r})"
+            raise KafkaConnectionError(f"a task of the client has ended{why}; a new one is needed")
 
 
 async def stop(consumer: AIOKafkaConsumer) -> None:

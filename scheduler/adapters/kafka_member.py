@@ -11,6 +11,11 @@ is:
   partitions with both, the broker tells a member that was replaced from one that was silent for too
   long.
 - It does not leave when it is closed. A process that is told to stop may not come back, so it does.
+
+And one thing of every member: a broker that does not know what is committed, since it has just
+become, or is no more, the group's coordinator, says so for all partitions at once. aiokafka looks
+only at what is said of each, of which there is nothing then, and takes it for "nothing has ever
+been committed": the member would begin anew.
 """
 
 from collections.abc import Iterator
@@ -21,7 +26,14 @@ import aiokafka.consumer.consumer
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError, UnknownMemberIdError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    UnknownMemberIdError,
+    for_code,
+)
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.group import JoinGroupRequest
 
 from scheduler.adapters.kafka_consumer import check_tasks
@@ -40,9 +52,9 @@ METADATA_MAX_AGE_MS = 5_000
 """A member that subscribes while the broker is away knows no partition of its topic. As the group's
 leader it then gives out none, to anybody, until it asks again; by default after five minutes."""
 
-NEVER_MS = 24 * 3_600_000
-"""No time limit on polls: with every partition paused a member reads nothing, and must not be
-thrown out for that."""
+NEVER_MS = 100 * 365 * 24 * 3_600_000
+"""No time limit on polls: a member without a partition, or with every one paused, reads nothing,
+and must not go for that. (The broker is not told of it.)"""
 
 FENCED_INSTANCE_ID = 82
 """Kafka's error code, which aiokafka does not know."""
@@ -94,6 +106,12 @@ def check_replaced(consumer: AIOKafkaConsumer | None) -> None:
         raise InstanceReplacedError(coordinator.instance_id)
 
 
+def rejoining(consumer: AIOKafkaConsumer) -> bool:
+    """Whether it has no partitions at present, or is about to learn which are its."""
+    in_progress: bool = consumer._subscription.reassignment_in_progress
+    return in_progress
+
+
 @contextmanager
 def unless_replaced(consumer: AIOKafkaConsumer) -> Iterator[None]:
     """Whatever of aiokafka's errors `consumer` raises, `InstanceReplacedError` if that is why."""
@@ -102,6 +120,12 @@ def unless_replaced(consumer: AIOKafkaConsumer) -> Iterator[None]:
     except KafkaError:
         check_replaced(consumer)
         raise
+
+
+def offsets_error(response: Any) -> KafkaError | None:
+    """What a broker says instead of the offsets that it was asked for."""
+    code = getattr(response, "error_code", 0)
+    return for_code(code)() if code else None
 
 
 async def leave(consumer: AIOKafkaConsumer) -> None:
@@ -130,6 +154,8 @@ class _Coordinator(GroupCoordinator):  # type: ignore[misc] # aiokafka is untype
 
     async def _send_req(self, request: Any) -> Any:
         response = await super()._send_req(request)
+        if isinstance(request, OffsetFetchRequest):
+            self._check_offsets(response)
         if self.instance_id:
             code = getattr(response, "error_code", 0)
             if code == FENCED_INSTANCE_ID:
@@ -138,6 +164,13 @@ class _Coordinator(GroupCoordinator):  # type: ignore[misc] # aiokafka is untype
                 # Nobody has its place: the session was over. It may join as if it were new.
                 self.member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID
         return response
+
+    def _check_offsets(self, response: Any) -> None:
+        error = offsets_error(response)
+        if error is not None:
+            if isinstance(error, NotCoordinatorForGroupError | GroupCoordinatorNotAvailableError):
+                self.coordinator_dead()
+            raise error
 
     def reset_generation(self) -> None:
         member_id = self.member_id
