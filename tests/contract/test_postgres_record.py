@@ -122,7 +122,7 @@ async def test_idle_connections_that_died_are_replaced(
 
 
 async def test_a_server_that_does_not_answer_is_given_up(record_dsn: str, admin: Admin) -> None:
-    record = await PostgresRecord.connect(record_dsn, command_timeout_s=0.3)
+    record = await PostgresRecord.connect(record_dsn, command_timeout_s=2)
     activities = members(1, 3)
     async with held(record, admin):
         with pytest.raises(StoreUnavailableError, match="TimeoutError"):
@@ -135,7 +135,7 @@ async def test_a_server_that_does_not_answer_is_given_up(record_dsn: str, admin:
 
 
 async def test_a_full_pool_is_given_up(record_dsn: str) -> None:
-    record = await PostgresRecord.connect(record_dsn, max_connections=1, command_timeout_s=0.3)
+    record = await PostgresRecord.connect(record_dsn, max_connections=1, command_timeout_s=2)
     async with record.snapshot(SHARD):
         with pytest.raises(StoreUnavailableError, match="TimeoutError"):
             await record.ping()

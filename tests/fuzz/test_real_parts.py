@@ -12,7 +12,7 @@ from scheduler.adapters.kafka_records import read_foreign_headers
 from scheduler.settings import Settings
 from tests.fuzz.site import found, judge, send_fuzz
 from tests.fuzz.size import RECORDS
-from tests.integration.scenario import POLICY, EngineProcess, Published, publish
+from tests.integration.scenario import POLICY, QUICK_SESSION, EngineProcess, Published, publish
 from tests.integration.test_cli import pod_automation, result_of
 from tests.integration.worker_bench import until
 
@@ -21,14 +21,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + RECORDS // 50)]
 COUNT = max(100, RECORDS // 40)
 """For each topic, in two parts."""
 
-QUICK = POLICY | {
-    "POD_AUTOMATION_LIKE_MIN_DELAY_MS": "100",
-    "POD_AUTOMATION_LIKE_MAX_DELAY_MS": "600",
-    "POD_AUTOMATION_LIKE_CAP_WINDOW_MS": "200",
-    "POD_AUTOMATION_COMMENT_MIN_DELAY_MS": "200",
-    "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "1200",
-    "POD_AUTOMATION_QUEUE_CONCURRENCY": "200",
-}
+QUICK = (
+    POLICY
+    | QUICK_SESSION
+    | {
+        "POD_AUTOMATION_LIKE_MIN_DELAY_MS": "100",
+        "POD_AUTOMATION_LIKE_MAX_DELAY_MS": "600",
+        "POD_AUTOMATION_LIKE_CAP_WINDOW_MS": "200",
+        "POD_AUTOMATION_COMMENT_MIN_DELAY_MS": "200",
+        "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "1200",
+        "POD_AUTOMATION_QUEUE_CONCURRENCY": "200",
+    }
+)
 
 
 async def test_nonsense_in_every_topic(

@@ -19,7 +19,7 @@ from tests.integration.test_cli import pod_automation, running
 from tests.integration.test_client import engine, rows, until
 from tests.integration.worker_bench import send_raw
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 NOBODYS = "00000000-0000-4000-8000-000000000000"
 VIEWER, OPERATOR = "v" * 32, "o" * 32

@@ -18,7 +18,7 @@ from pod_automation.demo.topic import read_through
 from scheduler.settings import Settings
 from tests.unit.program import COMMAND, NOWHERE, Outcome, command_environment
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 Environment = Mapping[str, str]
 

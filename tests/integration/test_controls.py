@@ -25,7 +25,7 @@ from tests.integration.scenario import EngineProcess
 from tests.integration.test_cli import pod_automation, result_of
 from tests.integration.test_client import engine, insert, rows, sent, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 # What is due at once, and is sent as soon as somebody may.
 FAST = {
@@ -617,7 +617,8 @@ async def test_a_cancel_beside_firing_is_true(
     """Some of a pod are being sent while the others are cancelled: each is one or the other."""
     spread = {
         "POD_AUTOMATION_COMMENT_MIN_DELAY_MS": "0",
-        "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "6000",
+        # Long enough for some to be left when the cancel comes.
+        "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "60000",
     }
     process = EngineProcess("run", {**environment, **spread})
     try:

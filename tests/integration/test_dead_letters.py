@@ -26,7 +26,7 @@ from tests.integration.test_cli import pod_automation, result_of
 from tests.integration.worker_bench import Bench, Broken, bench, broken_records, producing, send_raw
 from tests.unit.test_kafka_records import foreign
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 HOSTILE = b"\x1b]0;gone\x07\xc2\x9b31m\xe2\x80\xae\r\n\x00"
 HISTORY = orjson.dumps(

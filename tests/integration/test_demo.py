@@ -17,7 +17,7 @@ import pytest
 from pod_automation.cli.exit_codes import ExitCode
 from tests.unit.program import COMMAND, NOWHERE, command_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 QUICK = ("--speed", "3600", "--pods", "2", "--posts", "6")
 LONG = ("--speed", "600", "--pods", "2", "--posts", "20")

@@ -6,16 +6,16 @@ import pytest
 from redis.asyncio import Redis
 
 from scheduler.settings import Settings
-from tests.integration.scenario import POLICY, judge, publish, running, settled
+from tests.integration.scenario import POLICY, QUICK_SESSION, judge, publish, running, settled
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.mark.nightly
 async def test_two_of_each_with_one_of_each_killed_in_mid_run(
     environment: dict[str, str], settings: Settings
 ) -> None:
-    async with running(environment | POLICY, workers=2, dispatchers=2) as processes:
+    async with running(environment | POLICY | QUICK_SESSION, workers=2, dispatchers=2) as processes:
         publishing = asyncio.create_task(publish(settings, 300, seed=1, over_s=10))
         for victim in (processes[0], processes[2]):
             await asyncio.sleep(3)  # paces the story, waits for nothing

@@ -39,7 +39,7 @@ from tests.integration.worker_bench import until
 from tests.unit.program import COMMAND, ROOT, command_environment
 from tests.unit.test_executor_attempt import AT
 
-pytestmark = pytest.mark.timeout(100)
+pytestmark = pytest.mark.timeout(240)
 
 DIARY = "TEST_EXECUTOR_DIARY"
 GATE = "TEST_EXECUTOR_GATE"
@@ -447,7 +447,8 @@ async def test_the_example_survives_being_killed(
     async def half() -> bool:
         return sum(done().values()) >= 50 and bool(await committed(settings))
 
-    async with process(environment, sys.executable, "examples/executor.py") as first:
+    slow = {**environment, "POD_AUTOMATION_QUEUE_CONCURRENCY": "1"}
+    async with process(slow, sys.executable, "examples/executor.py") as first:
         await until(half, "half of it done", every_s=0.02)
         first.kill()
         await first.wait()
@@ -509,7 +510,7 @@ async def test_what_does_not_finish_in_time_comes_again(
     environment: dict[str, str], settings: Settings, diary: Diary
 ) -> None:
     places = await dispatch(settings, records(2))
-    environment = {**environment, **diary.environment, "POD_AUTOMATION_SHUTDOWN_GRACE_MS": "1000"}
+    environment = {**environment, **diary.environment, "POD_AUTOMATION_SHUTDOWN_GRACE_MS": "6000"}
     async with process(environment, *executor_with(of_this_file(gated))) as started:
         await diary.until("began", 2)
         started.terminate()

@@ -18,7 +18,7 @@ from tests.integration.scenario import EngineProcess
 from tests.integration.test_cli import pod_automation, result_of
 from tests.integration.worker_bench import send_raw, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = ("controls", "dead-letters", "retention", "runbook")
@@ -74,7 +74,7 @@ async def test_every_command_runs(
     commands = [words for at, words in enumerate(commands) if words not in commands[:at]]
     assert len(commands) >= 2
     await ensure_topics(settings)
-    ours = environment | {"POD_AUTOMATION_SESSION_TIMEOUT_MS": "1500"}
+    ours = environment | {"POD_AUTOMATION_SESSION_TIMEOUT_MS": "30000"}
     activity = activity_id("p1", "q7", "bob", "comment")
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
     async with AsyncExitStack() as stack:

@@ -21,7 +21,7 @@ from tests.integration.scenario import EngineProcess, executed
 from tests.integration.test_cli import pod_automation
 from tests.integration.test_secured_kafka import SOON
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
 PASSWORD = "not-to-be-shown"

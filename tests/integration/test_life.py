@@ -9,7 +9,6 @@ import asyncpg
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
-from redis.asyncio import Redis
 
 from scheduler.settings import Settings
 from schemas.codec import decode
@@ -17,24 +16,30 @@ from schemas.events import EngagementStatus
 from tests.integration import life_handler
 from tests.integration.scenario import (
     POLICY,
+    QUICK_SESSION,
     EngineProcess,
     Published,
     fired,
     publish,
     read,
     running,
+    wheel_is_empty,
 )
 from tests.integration.worker_bench import send_raw, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-LIFE = POLICY | {
-    "POD_AUTOMATION_RESULT_TIMEOUT_MS": "4000",
-    "POD_AUTOMATION_BACKOFF_INITIAL_DELAY_MS": "200",
-    "POD_AUTOMATION_QUEUE_CONCURRENCY": "200",
-}
+LIFE = (
+    POLICY
+    | QUICK_SESSION
+    | {
+        "POD_AUTOMATION_RESULT_TIMEOUT_MS": "12000",
+        "POD_AUTOMATION_BACKOFF_INITIAL_DELAY_MS": "200",
+        "POD_AUTOMATION_QUEUE_CONCURRENCY": "200",
+    }
+)
 # The engine's deadline comes first.
-EXECUTOR = ("--handler", "tests.integration.life_handler:handle", "--time-limit", "6")
+EXECUTOR = ("--handler", "tests.integration.life_handler:handle", "--time-limit", "18")
 FINAL = ("executed", "failed")
 
 
@@ -99,21 +104,6 @@ async def judge(settings: Settings, published: Published, *, killed: bool) -> No
             assert orjson.loads(headers["history"])
     assert letters.keys() == {str(row["id"]) for row in rows if row["status"] == "failed"}
     await wheel_is_empty(settings)
-
-
-async def wheel_is_empty(settings: Settings) -> None:
-    async with Redis.from_url(settings.redis_url) as redis:
-
-        async def empty() -> bool:
-            left = [
-                key
-                async for key in redis.scan_iter(f"{settings.topic_prefix}wheel:*")
-                if not key.endswith(b":meta")
-            ]
-            return left == []
-
-        # The dispatcher settles its last batch with its next look.
-        await until(empty, "an empty wheel", every_s=0.1)
 
 
 async def test_each_comes_to_its_end(environment: dict[str, str], settings: Settings) -> None:

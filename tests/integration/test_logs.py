@@ -16,7 +16,7 @@ from schemas.ids import activity_id
 from tests.integration.scenario import POLICY, EngineProcess
 from tests.integration.worker_bench import send_raw, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 LINE = re.compile(
     r"\[POD_AUTOMATION\] \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z (info|warning|error) +\S"

@@ -13,7 +13,7 @@ from tests.integration.scenario import POLICY, EngineProcess, publish, settled
 from tests.integration.worker_bench import until
 from tests.unit.test_quick_look import free_port
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 SAMPLE = re.compile(r"^(\w+)(\{[^}]*\})? (\S+)$", re.M)
 

@@ -32,7 +32,7 @@ from tests.contract.recording import DUE_MS, SHARD, TOPIC, members
 from tests.fixtures.postgres import until
 from tests.integration.test_cli import pod_automation, result_of, running
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -555,7 +555,7 @@ async def test_a_server_that_falls_silent_ends_the_lead(record_dsn: str) -> None
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     away = urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{port}"))
-    lease = PostgresLease(away, "chores", beat_s=0.01, timeout_s=0.3)
+    lease = PostgresLease(away, "chores", beat_s=0.01, timeout_s=2)
     assert await lease.acquire()
     lost = asyncio.create_task(lease.lost())
     await asyncio.wait([lost], timeout=0.1)

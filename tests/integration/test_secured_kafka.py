@@ -22,7 +22,7 @@ from pod_automation.stack.running import RunningPart
 from tests.integration.scenario import EngineProcess, executed
 from tests.integration.test_cli import pod_automation
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 READY_S = 60.0
 USER, PASSWORD = "pods", "not-to-be-shown"
@@ -33,7 +33,7 @@ SOON = {
     "POD_AUTOMATION_LIKE_MAX_DELAY_MS": "200",
     "POD_AUTOMATION_COMMENT_MIN_DELAY_MS": "100",
     "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "200",
-    "POD_AUTOMATION_SESSION_TIMEOUT_MS": "1500",
+    "POD_AUTOMATION_SESSION_TIMEOUT_MS": "30000",
 }
 
 

@@ -7,7 +7,7 @@ from scheduler.adapters.kafka_topics import ensure_topics
 from scheduler.errors import StoreUnavailableError
 from scheduler.settings import Settings
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(240)
 
 
 async def test_a_client_whose_own_task_has_died_is_replaced(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from scheduler.errors import InstanceReplacedError
 from scheduler.settings import Settings
 from tests.integration.scenario import (
     POLICY,
+    QUICK_SESSION,
     EngineProcess,
     judge,
     publish,
@@ -20,7 +21,7 @@ from tests.integration.scenario import (
     settled,
 )
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 
 NEVER_MS = 600_000
@@ -117,7 +118,7 @@ async def test_of_two_with_one_id_the_older_ends_and_says_so(
     environment: dict[str, str], settings: Settings, command: str
 ) -> None:
     await ensure_topics(settings)
-    environment = environment | POLICY | {"POD_AUTOMATION_INSTANCE_ID": "one"}
+    environment = environment | POLICY | QUICK_SESSION | {"POD_AUTOMATION_INSTANCE_ID": "one"}
     older, newer = EngineProcess(command, environment), EngineProcess(command, environment)
     try:
         # In this order they may reach the group in the other one: one of them ends, one stays.
@@ -138,7 +139,7 @@ async def test_of_two_with_one_id_the_older_ends_and_says_so(
 async def test_all_restart_one_after_the_other_under_load(
     environment: dict[str, str], settings: Settings
 ) -> None:
-    async with running(environment | POLICY, workers=2, dispatchers=2) as processes:
+    async with running(environment | POLICY | QUICK_SESSION, workers=2, dispatchers=2) as processes:
         publishing = asyncio.create_task(publish(settings, 300, seed=5, over_s=12))
         for process in processes:
             await asyncio.sleep(2.5)  # paces the story, waits for nothing
@@ -156,7 +157,9 @@ async def test_all_are_killed_one_after_the_other_and_come_back_under_their_ids(
     environment: dict[str, str], settings: Settings
 ) -> None:
     named = [
-        EngineProcess(command, environment | POLICY | {"POD_AUTOMATION_INSTANCE_ID": name})
+        EngineProcess(
+            command, environment | POLICY | QUICK_SESSION | {"POD_AUTOMATION_INSTANCE_ID": name}
+        )
         for command in ("worker", "dispatcher")
         for name in ("a", "b")
     ]

@@ -31,7 +31,7 @@ from tests.integration.scenario import POLICY, running
 from tests.integration.worker_bench import until
 from tests.unit.test_quick_look import free_port
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 MEMBERS = ["ann", "bob", "cyd"]
 ENGAGEMENTS = 2 * len(MEMBERS)
@@ -146,20 +146,26 @@ async def test_a_trace_goes_from_the_event_to_the_result(
 
         async def linked() -> bool:
             planned[:] = [span for span in collector.spans if span.name == "plan"]
-            return len(planned) == 2
+            return any(span.trace != trace for span in planned)
 
         await until(linked, "the plan of the second event")
         assert [await process.stop() for process in processes] == [0, 0, 0]
 
-    (plan,) = collector.named("plan", trace)
+    # One that is applied again, after a rebalance say, has a second span.
+    plans = collector.named("plan", trace)
+    plan = plans[0]
     assert (plan.process, plan.parent) == ("worker", upstream)
     assert plan.about["pod_automation.post_id"] == post
-    (other,) = (span for span in planned if span is not plan)
-    assert other.trace != trace
-    assert other.links == (plan.span,)
+    other = next(span for span in planned if span.trace != trace)
+    assert set(other.links) <= {each.span for each in plans}
+    assert len(other.links) == 1
 
     fired = by_activity(
-        [span for span in collector.named("fire", trace) if span.parent == plan.span]
+        [
+            span
+            for span in collector.named("fire", trace)
+            if span.parent in {each.span for each in plans}
+        ]
     )
     engaged = by_activity(collector.named("engage", trace))
     results = by_activity(collector.named("settle", trace))

@@ -13,7 +13,7 @@ from tests.unit.program import command_environment
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.mark.usefixtures("settings")
@@ -22,7 +22,7 @@ async def test_every_command_of_the_tutorial(environment: dict[str, str], tmp_pa
     assert len(blocks) > 6
     # As in a terminal, where jobs have numbers.
     script = "set -em\n" + "".join(f"echo '== {n}'\n{block}" for n, block in enumerate(blocks))
-    ours = command_environment({**environment, "POD_AUTOMATION_SESSION_TIMEOUT_MS": "1500"})
+    ours = command_environment({**environment, "POD_AUTOMATION_SESSION_TIMEOUT_MS": "30000"})
     process = await asyncio.create_subprocess_exec(
         "bash",
         "-c",

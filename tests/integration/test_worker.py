@@ -29,7 +29,7 @@ from tests.integration.worker_bench import (
     workers,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 MEMBERS = [f"member-{number}" for number in range(5)]
 
 

@@ -169,6 +169,10 @@ class WorkerProcess:
         )
 
     @property
+    def started(self) -> bool:
+        return self._process is not None
+
+    @property
     def running(self) -> asyncio.subprocess.Process:
         assert self._process is not None
         return self._process
@@ -182,7 +186,9 @@ class WorkerProcess:
             return await self.running.wait()
 
     async def kill(self) -> None:
-        self.signal(signal.SIGKILL)
+        # One that has ended by itself says so in its log.
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGKILL)
         await self.ended()
 
 
@@ -198,9 +204,8 @@ async def workers(
         yield processes
     finally:
         for process in processes:
-            if process.running.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    await process.kill()
+            if process.started:
+                await process.kill()
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, every_s: float = 0.05) -> None:

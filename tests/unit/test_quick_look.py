@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from pod_automation.metrics import Differences, served, serving
+from pod_automation.stack.ports import choose_ports
 from scheduler import quick_look
 from scheduler.activity import Status
 from scheduler.adapters.memory_log import MemoryPartition
@@ -149,11 +150,8 @@ async def test_a_timer_that_is_gone_is_told_at_the_second_look_and_once(
 
 
 def free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    # None that an outgoing connection may get meanwhile.
+    return choose_ports(["one"], {})["one"]
 
 
 REPORT = QuickReport({0: {Kind.WAITING: -3}, 1: {}}, {POSTS: {0: 17, 1: 0}})

@@ -19,6 +19,7 @@ from tests.fixtures.redis import flush
 from tests.integration.scenario import (
     CHECKOUT,
     POLICY,
+    QUICK_SESSION,
     EngineProcess,
     judge,
     publish,
@@ -27,13 +28,17 @@ from tests.integration.scenario import (
 from tests.integration.worker_bench import until
 from tests.upgrade.release import RELEASES, unpacked
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-QUICK = POLICY | {
-    "POD_AUTOMATION_LIKE_MAX_DELAY_MS": "1500",
-    "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "4000",
-    "POD_AUTOMATION_PARTITIONS": "4",
-}
+QUICK = (
+    POLICY
+    | QUICK_SESSION
+    | {
+        "POD_AUTOMATION_LIKE_MAX_DELAY_MS": "1500",
+        "POD_AUTOMATION_COMMENT_MAX_DELAY_MS": "4000",
+        "POD_AUTOMATION_PARTITIONS": "4",
+    }
+)
 
 # 0.1.0, fenced in mid-transaction: nobody fetches the exception of what it had asked for. And where
 # a broker refuses the end of one, aiokafka tells it with the way it took; the shard is taken anew.

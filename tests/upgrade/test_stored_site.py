@@ -50,7 +50,7 @@ def test_timers_are_packed_as_they_were(release: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("release", RELEASES)
 async def test_a_stored_site_goes_on(
     release: str, servers: Mapping[str, str], tmp_path: Path
