@@ -127,9 +127,10 @@ async def throw_away(producer: AIOKafkaProducer) -> None:
     # Others may wait for batches of their own: these must fail too, or they wait for ever.
     accumulator.fail_all(gone)
     for batch in accumulator._pending_batches:
-        # Nobody waits for it, so its exception would be logged as one that nobody fetched.
-        if batch._drain_waiter.done():
-            batch._drain_waiter.exception()
+        # Where nobody waits for one, its exception would be logged as one that nobody fetched.
+        for future in (batch._drain_waiter, *(sent for sent, _ in batch._msg_futures)):
+            if future.done() and not future.cancelled():
+                future.exception()
     if (task := producer._sender.sender_task) is not None:
         # An error of what it has in hand may end it instead; aiokafka would then fail all batches
         # once more, and a transaction that an idempotent producer has not.

@@ -8,7 +8,7 @@ from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -184,6 +184,22 @@ async def test_nobody_waits_for_a_producer_that_is_thrown_away(
         with pytest.raises(KafkaConnectionError):
             await asking
     first.cancel()
+
+
+async def test_records_that_nobody_waits_for_are_thrown_away_quietly(
+    settings: Settings, told: list[dict[str, Any]]
+) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, linger_ms=60_000)
+    await producer.start()
+    for value in (b"1", b"2"):
+        await producer.send(settings.topics.engagement_status, value, partition=0)
+    waited_for = await producer.send(settings.topics.engagement_status, b"3", partition=0)
+    await throw_away(producer)
+    with pytest.raises(KafkaConnectionError):
+        await waited_for
+    del producer, waited_for
+    gc.collect()
+    assert told == []
 
 
 async def test_a_producer_whose_own_task_has_died_is_another_next_time(
