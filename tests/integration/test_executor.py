@@ -35,7 +35,7 @@ from schemas.headers import CE_TYPES
 from schemas.ids import activity_id
 from schemas.times import millis
 from tests.integration.scenario import read
-from tests.integration.worker_bench import until
+from tests.integration.worker_bench import joined, until
 from tests.unit.program import COMMAND, ROOT, command_environment
 from tests.unit.test_executor_attempt import AT
 
@@ -176,22 +176,6 @@ async def ends(settings: Settings) -> dict[int, int]:
     finally:
         await consumer.stop()
     return {tp.partition: end for tp, end in found.items()}
-
-
-async def members(settings: Settings, count: int) -> None:
-    """Wait until the group has `count` members that have settled who gets what."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-    await admin.start()
-
-    async def joined() -> bool:
-        (answer,) = await admin.describe_consumer_groups([settings.executor_group])
-        _, _, state, _, _, found, *_ = answer.groups[0]
-        return state == "Stable" and len(found) == count
-
-    try:
-        await until(joined, f"{count} members")
-    finally:
-        await admin.close()
 
 
 @asynccontextmanager
@@ -553,7 +537,7 @@ async def test_a_second_process_takes_its_share(
     async with process(environment, *handler) as first:
         await diary.until("began", 40)
         async with process(environment, *handler) as second:
-            await members(settings, 2)
+            await joined(settings, settings.executor_group, 2)
             diary.gate.touch()
             await until_all_reported(settings, places)
             places |= await dispatch(settings, records(40, prefix="more"))

@@ -416,6 +416,8 @@ async def noted(admin: Connection) -> tuple[int, int, int]:
 async def test_two_at_once(record_dsn: str, admin: Connection) -> None:
     await bulk(admin, 6000, pods=2)
     archives = [await PostgresRetention.connect(record_dsn) for _ in range(3)]
+    for each in archives:
+        await retention(each).prune(dry_run=True)  # connected, all of them
     passes = await asyncio.gather(
         *(retention(each, batch=50, most_held=700).prune() for each in archives)
     )

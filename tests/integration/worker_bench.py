@@ -14,6 +14,7 @@ import asyncpg
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel
@@ -208,6 +209,25 @@ async def workers(
                 await process.kill()
 
 
+async def joined(settings: Settings, group: str, count: int) -> None:
+    """Wait until `group` has `count` members that have settled who gets what."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+
+    async def stable() -> bool:
+        try:
+            (answer,) = await admin.describe_consumer_groups([group])
+        except KafkaError:
+            return False  # the broker has had no group yet
+        _, _, state, _, _, members, *_ = answer.groups[0]
+        return state == "Stable" and len(members) == count
+
+    try:
+        await until(stable, f"{count} members of {group}")
+    finally:
+        await admin.close()
+
+
 async def until(condition: Callable[[], Awaitable[bool]], what: str, every_s: float = 0.05) -> None:
     """Wait until `condition` holds; fails after a generous time."""
     try:
@@ -240,19 +260,8 @@ class Bench:
             await self.wheel.open(shard, EPOCH, "gen", (0, ""), {})
 
     async def members(self, count: int) -> None:
-        """Wait until the group has `count` members that have settled who gets what."""
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.settings.kafka_bootstrap)
-        await admin.start()
-
-        async def joined() -> bool:
-            (answer,) = await admin.describe_consumer_groups([self.settings.worker_group])
-            _, _, state, _, _, members, *_ = answer.groups[0]
-            return state == "Stable" and len(members) == count
-
-        try:
-            await until(joined, f"{count} members")
-        finally:
-            await admin.close()
+        """Wait until so many workers have settled who gets what."""
+        await joined(self.settings, self.settings.worker_group, count)
 
     async def rows(self) -> int:
         return int(await self.database.fetchval("select count(*) from pod_activities"))

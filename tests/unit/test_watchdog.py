@@ -49,7 +49,7 @@ async def test_a_blocked_loop_ends_the_process() -> None:
 
 async def test_a_loop_that_turns_is_left_alone_and_so_is_a_stopped_watchdog() -> None:
     ends = Ends()
-    dog = Watchdog(5, 3600, end=ends, beat_s=0.001)
+    dog = Watchdog(3600, 3600, end=ends, beat_s=0.001)
     dog.start(asyncio.get_running_loop())
     await asyncio.sleep(0.05)
     dog.stop()

@@ -9,8 +9,6 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
 
 from scheduler.migrations import check_schema
 from scheduler.settings import ENV_PREFIX, Settings, load_settings
@@ -25,7 +23,7 @@ from tests.integration.scenario import (
     publish,
     settled,
 )
-from tests.integration.worker_bench import until
+from tests.integration.worker_bench import joined
 from tests.upgrade.release import RELEASES, unpacked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -82,21 +80,7 @@ class Site:
         """Wait until `count` members of `command`'s group have settled who gets what."""
         settings = self.settings
         group = settings.worker_group if command == "worker" else settings.dispatcher_group
-        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
-        await admin.start()
-
-        async def stable() -> bool:
-            try:
-                (answer,) = await admin.describe_consumer_groups([group])
-            except KafkaError:
-                return False  # the broker has had no group yet
-            _, _, state, _, _, members, *_ = answer.groups[0]
-            return state == "Stable" and len(members) == count
-
-        try:
-            await until(stable, f"{count} members of {group}")
-        finally:
-            await admin.close()
+        await joined(settings, group, count)
 
     def no_bugs(self) -> None:
         """What an old release was known to log then cannot be mended any more."""
