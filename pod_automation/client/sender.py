@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import DefaultPartitioner
 from msgspec import Struct
 
@@ -49,14 +50,18 @@ class Sender:
             before=partial(check_topics, settings),
         )
 
+    async def connect(self) -> AIOKafkaProducer:
+        """A producer to send with; nothing has been sent where this raises. Raises
+        `StoreUnavailableError`, and `PermanentError` when `init` is missing."""
+        with translated():
+            return await self._producer.started()
+
     async def send(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
         """Send `records` in order; returns their offsets once Kafka has confirmed all of them.
 
-        Raises `StoreUnavailableError`, `PermanentError` when `init` is missing, and
-        `DataRefusedError` for what is larger than the topic takes.
+        Raises as `connect` does, and `DataRefusedError` for what is larger than the topic takes.
         """
-        with translated():
-            producer = await self._producer.started()
+        producer = await self.connect()
         sent: list[asyncio.Future[Any]] = []
         try:
             with translated():

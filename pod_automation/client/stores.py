@@ -54,6 +54,7 @@ class Stores:
         self._check_open()
         if self._sender is None:
             self._sender = Sender(self.settings)
+        await answered("Kafka", self._sender.connect(), self._timeout_s)
         try:
             return await answered("Kafka", self._sender.send(topic, records), self._timeout_s)
         except StoreAwayError as error:

@@ -19,7 +19,7 @@ import aiokafka.consumer.consumer
 import aiokafka.producer.producer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from scheduler.transports import is_closed
 
@@ -50,7 +50,7 @@ class _Client(AIOKafkaClient):  # type: ignore[misc]
     async def coordinator_lookup(self, coordinator_type: Any, coordinator_key: Any) -> Any:
         if not self.cluster.brokers():
             # Whoever asks asks again, behind new metadata; of an assertion their task would end.
-            raise KafkaConnectionError("the cluster names no broker that is there")
+            raise NodeNotReadyError("the cluster names no broker that is there")
         return await super().coordinator_lookup(coordinator_type, coordinator_key)
 
 

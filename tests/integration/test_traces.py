@@ -150,11 +150,14 @@ async def test_a_trace_goes_from_the_event_to_the_result(
         # The same post again, and no word of a trace: one of its own, which knows of the first.
         again = an_event(post, [*MEMBERS, "dan"])
         await pods.publish_post_detected(again)
-        planned = [span for span in collector.spans if span.name == "plan"]
+
+        def of_its_own() -> list[Seen]:
+            plans = [span for span in collector.spans if span.name == "plan"]
+            of_post = [span for span in plans if span.about["pod_automation.post_id"] == post]
+            return [span for span in of_post if span.trace != trace]
 
         async def linked() -> bool:
-            planned[:] = [span for span in collector.spans if span.name == "plan"]
-            return any(span.trace != trace for span in planned)
+            return bool(of_its_own())
 
         await until(linked, "the plan of the second event")
         assert [await process.stop() for process in processes] == [0, 0, 0]
@@ -164,7 +167,7 @@ async def test_a_trace_goes_from_the_event_to_the_result(
     plan = plans[0]
     assert (plan.process, plan.parent) == ("worker", upstream)
     assert plan.about["pod_automation.post_id"] == post
-    other = next(span for span in planned if span.trace != trace)
+    other = of_its_own()[0]
     assert set(other.links) <= {each.span for each in plans}
     assert len(other.links) == 1
 
