@@ -6,6 +6,7 @@ Inside this narrow envelope Faust is sound; outside it loses records (docs/guara
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
@@ -52,6 +53,9 @@ STREAM_BUFFER = 1000
 RECORDS_PER_TURN = 100
 """Records handed over before other tasks get their turn (some milliseconds)."""
 
+# What these classes say is Faust's, though they are here.
+_LOG = logging.getLogger("faust.app")
+
 Delivery = Callable[[SourceRecord, int, "Token"], Awaitable[bool]]
 
 
@@ -89,6 +93,7 @@ class _Thread(WorkerThread):
 
 class _ConsumerThread(AIOKafkaConsumerThread):
     Worker = _Thread
+    logger = _LOG
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         made = super()._create_worker_consumer(transport)
@@ -120,6 +125,8 @@ class _ConsumerThread(AIOKafkaConsumerThread):
 
 class _Consumer(Consumer):
     """A consumer that commits over gaps in the offsets: each transaction leaves one, its marker."""
+
+    logger = _LOG
 
     def _new_consumer_thread(self) -> "_ConsumerThread":
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -170,6 +177,8 @@ class _Consumer(Consumer):
 class _Recovery(Recovery):
     """What lets the records flow again behind a rebalance. Its name is from tables."""
 
+    logger = _LOG
+
     _of_rebalance = 0
 
     async def on_rebalance(self, *arguments: Any, **options: Any) -> None:
@@ -189,6 +198,8 @@ class _NoTables(TableManager):
     """Faust gives tables a second to register before it joins the group. There are none, and a
     worker that comes back would come back a second later."""
 
+    logger = _LOG
+
     @property
     def recovery(self) -> Recovery:
         if self._recovery is None:
@@ -202,6 +213,8 @@ class _NoTables(TableManager):
 
 class _App(faust.App):
     """An app that leaves no files behind: there are no tables here that would need a folder."""
+
+    logger = _LOG
 
     def _create_directories(self) -> None: ...
 

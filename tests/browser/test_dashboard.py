@@ -11,7 +11,7 @@ from playwright.async_api import Page, async_playwright, expect
 
 from scheduler.settings import Settings
 from schemas.ids import activity_id
-from tests.integration.scenario import EngineProcess
+from tests.integration.scenario import QUICK_SESSION, EngineProcess
 from tests.integration.test_api import OPERATOR, VIEWER, an_event, asked, served
 from tests.integration.test_client import SLOW, rows, until
 
@@ -56,8 +56,10 @@ async def engine(
     environment: dict[str, str], settings: Settings
 ) -> AsyncIterator[dict[str, EngineProcess]]:
     """A worker and a dispatcher."""
+    # A dispatcher that is killed is to be missed soon.
     processes = {
-        name: EngineProcess(name, {**environment, **SLOW}) for name in ("worker", "dispatcher")
+        "worker": EngineProcess("worker", {**environment, **SLOW}),
+        "dispatcher": EngineProcess("dispatcher", {**environment, **SLOW, **QUICK_SESSION}),
     }
     async with AsyncExitStack() as stack:
         for process in processes.values():

@@ -84,4 +84,5 @@ async def test_info_names_no_member(
         assert said
         for line in said.splitlines():
             assert LINE.match(line), line
+            assert "[^" not in line, "Faust tells of its services"
             assert not any(who in line for who in (*members, stranger)), f"{name}: {line}"
