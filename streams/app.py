@@ -390,8 +390,9 @@ def check_alive(app: "faust.App") -> None:
     if (kafka := _kafka(app)) is None:
         return
     kafka_member.check_alive(kafka)
-    # Faust polls past what would raise it.
-    if (error := kafka._coordinator._pending_exception) is not None:
+    # Faust polls past what would raise it. There is no coordinator before it is connected.
+    coordinator = kafka._coordinator
+    if coordinator is not None and (error := coordinator._pending_exception) is not None:
         raise error
 
 

@@ -182,9 +182,10 @@ class Worker:
                 raise WorkerCrashedError(f"Faust cannot start: {error!r}") from error
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             check_replaced(app)
+            cut_off = alive.exception() if alive.done() else None
             if not stop.is_set():
-                if alive.done() and (error := alive.exception()) is not None:
-                    raise WorkerCrashedError(f"Faust is cut off: {error!r}") from error
+                if cut_off is not None and not crashed.done():
+                    raise WorkerCrashedError(f"Faust is cut off: {cut_off!r}") from cut_off
                 raise WorkerCrashedError(f"Faust has given up: {app.crash_reason!r}")
         finally:
             watchdog.stop_within_grace()

@@ -55,7 +55,7 @@ def confirm(question: str, yes: bool) -> None:
 
 def agreed(question: str) -> bool:
     """What the user answers, on standard error, as it is no result. Ctrl-C raises
-    `KeyboardInterrupt`, also where a loop that runs would keep it for later."""
+    `KeyboardInterrupt`, also where a loop that runs would keep it for later; and so does Ctrl-D."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return typer.confirm(question, err=True)

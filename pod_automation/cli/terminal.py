@@ -91,13 +91,11 @@ def table(made: "Table", *narrow: "Table") -> None:
     shown = console()
     title, made.title = made.title, None
     widths = shown.measure(made, options=shown.options.update(max_width=_ANY_WIDTH))
-    needed = widths.minimum if made.expand else widths.maximum
     parts: tuple[Table, ...] = (made,)
-    if needed > shown.width:
-        if not sys.stdout.isatty():
-            shown.width = needed
-        else:
-            parts = narrow or (_in_lines(made),)
+    if not sys.stdout.isatty():
+        shown.width = max(shown.width, widths.maximum)
+    elif (widths.minimum if made.expand else widths.maximum) > shown.width:
+        parts = narrow or (_in_lines(made),)
     with _writing():
         if title:
             shown.print(title, soft_wrap=True)

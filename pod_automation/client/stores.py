@@ -50,7 +50,8 @@ class Stores:
         return await answered("Redis", ask(self._wheel), self._timeout_s)
 
     async def send(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
-        """Send `records`; returns their offsets, all confirmed by Kafka."""
+        """Send `records`; returns their offsets, all confirmed by Kafka. To connect may take the
+        limit once, and to send them once more."""
         self._check_open()
         if self._sender is None:
             self._sender = Sender(self.settings)

@@ -312,6 +312,10 @@ class Executor:
             else:
                 self._commits_wait = False
                 self._committed.update(upto)
+                for partition, at in upto.items():
+                    # It may have been given away while the broker answered.
+                    if (offsets := self._in_hand.offsets.get(partition)) is not None:
+                        offsets.committed(at)
 
     async def _committable(self, consumer: AIOKafkaConsumer) -> dict[int, int]:
         found = {}

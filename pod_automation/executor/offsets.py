@@ -13,6 +13,9 @@ class Offsets:
     def __init__(self) -> None:
         self._open: deque[int] = deque()
         self._done: set[int] = set()
+        self._committed = 0
+        self._uncommitted = range(0)
+        """What was done without a gap, and not committed, when the partition was read anew."""
         self._first: int | None = None
         self._last = -1
         self.upto: int | None = None
@@ -24,10 +27,17 @@ class Offsets:
         if offset <= self._last:
             return False
         if self._first is None:
-            self._first = offset
+            self._first = self._committed = offset
             self._done = {each for each in self._done if each >= offset}
+            if offset < self._uncommitted.start:
+                # Nobody uncommits anything: these are other records, of a topic made anew.
+                self._uncommitted = range(0)
         self._last = offset
         self._open.append(offset)
+        if offset in self._uncommitted:
+            self._done.add(offset)
+        elif offset >= self._uncommitted.stop:
+            self._uncommitted = range(0)
         if offset in self._done:
             self._advance()
             return False
@@ -39,8 +49,18 @@ class Offsets:
             self._done.add(offset)
             self._advance()
 
+    def committed(self, upto: int) -> None:
+        """All before `upto` will not be read again."""
+        self._committed = upto
+
     def restart(self) -> None:
         """The partition is read anew, from what is committed."""
+        if self.upto is not None:
+            before = self._uncommitted
+            start, stop = self._committed, max(self._committed, self.upto)
+            if before.start <= stop and start <= before.stop:
+                start, stop = min(start, before.start), max(stop, before.stop)
+            self._uncommitted = range(start, stop)
         self._open.clear()
         self._first, self._last, self.upto = None, -1, None
 

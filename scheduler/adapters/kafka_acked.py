@@ -34,10 +34,12 @@ async def acked(
         admin = _Admin(**client_options(kafka), request_timeout_ms=REQUEST_MS)
         try:
             await admin.start()
-            offsets = await admin.list_consumer_group_offsets(group)
-        except GroupCoordinatorNotAvailableError:
-            # A new cluster, in which no group has ever been.
-            return found
+            try:
+                coordinator = await admin.find_coordinator(group)
+            except GroupCoordinatorNotAvailableError:
+                # A new cluster, in which no group has ever been.
+                return found
+            offsets = await admin.list_consumer_group_offsets(group, coordinator)
         finally:
             await admin.close()
     for place, at in offsets.items():

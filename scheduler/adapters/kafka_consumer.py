@@ -56,7 +56,8 @@ def check_tasks(consumer: AIOKafkaConsumer) -> None:
         getattr(coordinator, "_coordination_task", None),
     ):
         if task is not None and task.done():
-            why = "" if task.cancelled() else f" ({task.exception()!r})"
+            error = None if task.cancelled() else task.exception()
+            why = "" if error is None else f" ({error!r})"
             raise KafkaConnectionError(f"a task of the client has ended{why}; a new one is needed")
 
 

@@ -139,7 +139,7 @@ async def test_a_backlog_is_paced_again(environment: dict[str, str], settings: S
             shifts[told[0].post_id].add(new_ms - was_ms)
         else:
             likes[told[0].post_id].append((was_ms, new_ms))
-    assert shifts
+    assert len(shifts) > 1
     assert all(len(by_ms) == 1 for by_ms in shifts.values()), "comments of a post were pushed up"
     for pairs in likes.values():
         assert sorted(pairs) == sorted(pairs, key=lambda pair: (pair[1], pair[0])), "out of order"

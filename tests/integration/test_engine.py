@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from scheduler.settings import Settings
+from scheduler.settings import Settings, load_settings
 from tests.integration.scenario import POLICY, QUICK_SESSION, judge, publish, running, settled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -45,7 +45,9 @@ async def test_worker_and_dispatcher_in_one_process(
     async with running(environment | POLICY, workers=0, dispatchers=0) as processes:
         from tests.integration.scenario import EngineProcess
 
-        both = EngineProcess("run", environment | POLICY)
+        # Both within the grace that they have by default.
+        by_default = {"POD_AUTOMATION_SHUTDOWN_GRACE_MS": str(load_settings().shutdown_grace_ms)}
+        both = EngineProcess("run", environment | POLICY | by_default)
         processes.append(both)
         await both.start()
         published = await publish(settings, 100, seed=3, over_s=1)

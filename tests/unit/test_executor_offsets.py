@@ -62,6 +62,67 @@ def test_what_another_owner_has_committed_is_forgotten() -> None:
     assert (offsets.ahead, upto(offsets)) == (0, None)
 
 
+def test_what_was_done_and_not_committed_stays_known() -> None:
+    offsets = Offsets()
+    for each in range(5, 9):
+        offsets.take(each)
+    offsets.done(5)
+    offsets.done(6)
+    offsets.committed(6)
+    offsets.restart()
+    assert [offsets.take(each) for each in (6, 7)] == [False, True]
+    assert upto(offsets) == 7
+    # Taken away again before it had come to the end of that.
+    offsets.restart()
+    offsets.take(6)
+    offsets.restart()
+    assert [offsets.take(each) for each in (6, 7)] == [False, True]
+
+
+def test_what_another_has_done_meanwhile_is_not_ours() -> None:
+    offsets = Offsets()
+    for each in range(5, 9):
+        offsets.take(each)
+    offsets.done(5)
+    offsets.done(6)
+    offsets.restart()
+    assert offsets.take(8)
+    offsets.done(8)
+    offsets.committed(9)
+    offsets.restart()
+    # Of a topic that was made anew: other records at the same places.
+    assert all(offsets.take(each) for each in range(9))
+
+
+def test_records_of_a_topic_made_anew_are_others() -> None:
+    offsets = Offsets()
+    for each in range(5, 9):
+        offsets.take(each)
+    offsets.done(5)
+    offsets.done(6)
+    offsets.restart()
+    assert all(offsets.take(each) for each in range(9))
+
+
+@given(st.data())
+def test_what_is_done_is_never_lost_nor_made_up(data: st.DataObject) -> None:
+    """Whatever is committed and however often it is read anew: what is taken for done was done."""
+    offsets, done, committed = Offsets(), set[int](), 0
+    for _ in range(data.draw(st.integers(1, 5))):
+        taken = list(range(committed, committed + data.draw(st.integers(0, 8))))
+        for each in taken:
+            assert offsets.take(each) == (each not in done)
+        for each in data.draw(st.permutations(taken)):
+            if data.draw(st.booleans()):
+                offsets.done(each)
+                done.add(each)
+        at = offsets.upto
+        if at is not None and data.draw(st.booleans()):
+            committed = at
+            offsets.committed(at)
+        offsets.restart()
+
+
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=30), st.randoms())
 def test_never_beyond_an_open_one(gaps: list[int], rng: object) -> None:
     offsets, taken, at = Offsets(), [], 0

@@ -89,10 +89,14 @@ async def test_who_may_not_know_what_is_committed_is_told(coordinator: Any) -> N
         await coordinator.fetch_committed_offsets([PLACE])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [GroupLoadInProgressError, GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError],
+)
 async def test_what_a_group_has_acked_is_not_nothing_where_a_broker_does_not_know(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, error: Any
 ) -> None:
-    answers = iter([ANSWER, refused(GroupLoadInProgressError.errno)])
+    answers = iter([ANSWER, refused(error.errno)])
 
     async def nothing(_: Any) -> None: ...
 

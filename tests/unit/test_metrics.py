@@ -128,7 +128,7 @@ async def test_a_dispatcher_looks_at_its_wheels_and_the_clock(
         looking.cancel()
     assert found["pod_automation_wheel_timers{shard=0,state=pending}"] == 2
     assert found["pod_automation_wheel_timers{shard=0,state=due}"] == 1
-    assert found["pod_automation_oldest_due_seconds{shard=0}"] == pytest.approx(5, abs=30)
+    assert found["pod_automation_oldest_due_seconds{shard=0}"] >= 5
     firing.left(0)
     assert not any("wheel_timers" in name for name in samples(firing))
 

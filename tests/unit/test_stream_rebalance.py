@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import OffsetResetStrategy
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError
 from faust.transport.consumer import Consumer
 from faust.types import TP
 
-from streams.app import FETCH_WAIT_MS, POLL_S, _Consumer
+from streams.app import FETCH_WAIT_MS, POLL_S, _Consumer, check_alive, generation
 
 POSTS, RESULTS = TP("posts", 0), TP("results", 0)
 
@@ -251,3 +251,59 @@ async def test_a_seek_that_ends_in_the_next_rebalance_lets_nothing_flow(
     await rebalanced.assign(6)
     await rebalanced.flows()
     assert not rebalanced.app.rebalancing
+
+
+async def test_an_app_that_only_connects_yet_is_alive(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, thread = consumer.app, consumer._new_consumer_thread()
+    kafka = thread._create_worker_consumer(consumer.transport)
+    kafka._closed = True  # it was never started
+    monkeypatch.setattr(consumer, "_thread", thread)
+    check_alive(app)
+    assert generation(app) is None
+    thread._consumer = kafka
+    assert kafka._coordinator is None
+    check_alive(app)
+    assert generation(app) is None
+
+
+async def test_an_error_that_nobody_polls_for_is_raised(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread, kafka = with_kafka(consumer, monkeypatch)
+    thread._consumer = kafka
+    kafka._coordinator = SimpleNamespace(_pending_exception=None, _coordination_task=None)
+    kafka._fetcher = None
+    monkeypatch.setattr(consumer, "_thread", thread)
+    check_alive(consumer.app)
+    kafka._coordinator._pending_exception = GroupAuthorizationFailedError("group")
+    with pytest.raises(GroupAuthorizationFailedError):
+        check_alive(consumer.app)
+
+
+async def test_the_generation_is_known_from_its_assignment_to_the_next_rebalance(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread, kafka = with_kafka(consumer, monkeypatch)  # without a partition, which is one too
+    thread._consumer = kafka
+    kafka._coordinator = SimpleNamespace(generation=5)
+    monkeypatch.setattr(consumer, "_thread", thread)
+    assert generation(consumer.app) == 5
+    kafka._coordinator.generation = -1
+    assert generation(consumer.app) is None
+    kafka._coordinator.generation = 6
+    kafka._subscription.begin_reassignment()
+    assert generation(consumer.app) is None
+
+
+async def test_a_rebalance_in_its_end_leaves_the_consumer_to_whoever_ends_it(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    monkeypatch.setattr(consumer, "close", lambda: closed.append(True))
+    consumer.app._stopped.set()
+    consumer.app.on_rebalance_start()
+    await consumer.on_partitions_revoked({POSTS})
+    await consumer.on_partitions_assigned({POSTS}, 5)
+    assert closed == []
