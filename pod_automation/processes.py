@@ -196,8 +196,13 @@ class _Drain:
 
     async def _on(self) -> bool:
         # A record that is away says what it has said last.
-        with contextlib.suppress(EngineError):
+        try:
             self._is_on = await self._record.drained(self._instance_id)
+        except EngineError as error:
+            log.debug("drains cannot be seen", reason=str(error))
+        except Exception:
+            # Whatever it is: without this look no drain would be seen any more.
+            log.exception("drains cannot be seen")
         return self._is_on
 
 

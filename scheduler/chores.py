@@ -68,10 +68,14 @@ class Chores:
 
     async def _run(self) -> None:
         while not cancelled():
-            if await self._acquired():
-                await self._lead()
-            else:
-                await asyncio.sleep(self._look_s)
+            try:
+                if await self._acquired():
+                    await self._lead()
+                    continue
+            except Exception:
+                # Of the lease: whatever it is, somebody must lead again.
+                log.exception("the chores are interrupted")
+            await asyncio.sleep(self._look_s)
 
     async def _acquired(self) -> bool:
         try:

@@ -7,6 +7,7 @@ from typing import TypeVar
 import structlog
 
 from scheduler.errors import TransientError
+from scheduler.tasks import end_if_cancelled
 
 FIRST_WAIT_S = 0.05
 LONGEST_WAIT_S = 2.0
@@ -54,6 +55,9 @@ class Patience:
                 result = await attempt()
             except TransientError as error:
                 forget()
+                # The failure may be what has become of a cancellation: a pool that waits for the
+                # server to take back a statement raises its own time-out in its place.
+                end_if_cancelled()
                 self._note(str(error))
                 await self._sleep(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)

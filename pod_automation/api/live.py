@@ -20,6 +20,7 @@ from scheduler.adapters.kafka_topics import check_topics
 from scheduler.backoff import Backoff
 from scheduler.errors import EngineError
 from scheduler.settings import Settings
+from scheduler.tasks import ended
 from schemas.events import Instant
 from schemas.times import millis
 
@@ -57,9 +58,7 @@ class Live:
         try:
             yield
         finally:
-            reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reading
+            await ended(reading)
 
     async def _read_on(self) -> None:
         backoff = Backoff()
@@ -71,6 +70,9 @@ class Live:
                 if str(error) != self._told:
                     log.warning("engagements are not seen", error=str(error))
                 self._told = str(error)
+            except Exception:
+                # Whatever it is: without this the dashboard shows nothing for ever.
+                log.exception("engagements are not seen")
             await backoff.wait()
 
     async def _read(self) -> None:

@@ -86,6 +86,9 @@ class Firing(Collector):
                 self._clock_ahead_s = theirs_s - (before_s + time.time()) / 2
             except TransientError as error:
                 log.debug("the wheels cannot be looked at", reason=str(error))
+            except Exception:
+                # Whatever it is: without this look the metrics stand still.
+                log.exception("the wheels cannot be looked at")
             await asyncio.sleep(LOOK_S)
 
     def collect(self) -> Iterator[Metric]:

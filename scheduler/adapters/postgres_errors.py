@@ -17,7 +17,10 @@ _REFUSED = (
 )
 _AWAY = (
     "08",  # connection exception
+    "25001",  # a transaction that is open already: a statement before was cut off (postgres_pool)
     "25006",  # read-only transaction: a primary that has become a standby
+    "25P03",  # a transaction that was idle, or took, longer than the server allows
+    "25P04",
     "40",  # transaction rollback: serialization failure, deadlock
     "53",  # insufficient resources: connections, memory, disk
     "55P03",  # lock not available

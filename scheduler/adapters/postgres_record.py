@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, Self
 
 import asyncpg
@@ -17,7 +17,7 @@ from scheduler.activity import (
     Status,
     StatusChange,
 )
-from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_errors import GONE, translated
 from scheduler.adapters.postgres_pool import (
     COMMAND_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
@@ -289,7 +289,9 @@ class PostgresRecord:
             try:
                 await snapshot.end()
             finally:
-                await self._pool.release(connection)
+                # Where it has died, nothing is left to be given back.
+                with suppress(*GONE):
+                    await self._pool.release(connection)
 
     async def drained(self, instance_id: str) -> bool:
         """Whether the dispatcher with this instance id is to have no shards."""

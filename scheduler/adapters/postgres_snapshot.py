@@ -19,7 +19,8 @@ Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 CHUNK_S = 600.0
 """How long one chunk may take. The first one reads past all of a shard's rows that are done with,
 which on a large table, cold and with all shards at it, is minutes; a rebuild that was cut off there
-would begin anew, and never end. A server that is gone shows by its connection."""
+would begin anew, and never end. A server that is gone shows by its connection, which is kept alive
+(postgres_pool)."""
 
 
 class PostgresSnapshot:

@@ -9,6 +9,8 @@ from redis.backoff import NoBackoff
 from scheduler.errors import SettingsError
 from scheduler.settings import ENV_PREFIX
 
+MOST_CONNECTIONS = 1 << 16
+
 
 def client(url: str, timeout_s: float) -> Redis:
     """A client that connects on its first call, and tries each call once. Raises
@@ -26,6 +28,9 @@ def client(url: str, timeout_s: float) -> Redis:
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
+            # By default 100, and then an error: a process may have a thousand shards. No more are
+            # made than there are calls at once.
+            max_connections=MOST_CONNECTIONS,
             decode_responses=False,
             protocol=2,
         )

@@ -6,8 +6,10 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    InvalidResponse,
     MasterDownError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -33,6 +35,10 @@ _AWAY = (
     MasterDownError,
     ClusterDownError,
     TryAgainError,
+    # It was there a moment ago: scripts were flushed, or another server has the address now.
+    NoScriptError,
+    # Something between us and Redis has answered.
+    InvalidResponse,
     OSError,
 )
 # Likewise, as codes; of a command in a script Redis 6.2 quotes it: "...: 35: -OOM ...", and so does
@@ -41,6 +47,14 @@ _AWAY_CODE = re.compile(
     r"""(?:^|: -|caused error: \(['"])"""
     "(?:LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|READONLY)"
 )
+_DEMOTED = re.compile(r"(?:^|: -)(?:READONLY|MASTERDOWN)")
+
+
+def is_demoted(error: Exception) -> bool:
+    """Whether it is of a server that must not be written to any more, or has lost its primary."""
+    return isinstance(error, ReadOnlyError | MasterDownError) or (
+        isinstance(error, ResponseError) and bool(_DEMOTED.search(str(error)))
+    )
 
 
 def translated(error: Exception) -> EngineError | Exception:

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from scheduler.adapters.redis_client import client
-from scheduler.adapters.redis_errors import RAISED, translated
+from scheduler.adapters.redis_errors import RAISED, is_demoted, translated
 from scheduler.adapters.redis_keys import WATERMARK_FIELD, ShardKeys
 from scheduler.adapters.redis_pack import array, text
 from scheduler.controls import Subject
@@ -361,7 +361,12 @@ class RedisWheel:
                 while True:
                     # Without a time limit of its own the socket's would break an idle channel.
                     message = await pubsub.get_message(timeout=None)
-                    if message is not None and message["channel"] in channels:
+                    if message is None:
+                        # A subscription that was confirmed; or, without end and without a pause, a
+                        # connection that the kernel has given up, which redis-py takes for a time
+                        # limit of ours (ETIMEDOUT). To write shows that.
+                        await pubsub.ping()
+                    elif message["channel"] in channels:
                         yield channels[message["channel"]]
             except RAISED as error:
                 raise translated(error) from error
@@ -401,6 +406,10 @@ class RedisWheel:
         try:
             return await self._scripts[name](keys=keys, args=args)
         except RAISED as error:
+            if is_demoted(error):
+                # Its address may lead to another one by now, and this one stays connected.
+                pool = self._redis.connection_pool
+                await pool.disconnect(inuse_connections=False)
             raise translated(error) from error
 
 

