@@ -91,10 +91,12 @@ def table(made: "Table", *narrow: "Table") -> None:
     shown = console()
     title, made.title = made.title, None
     widths = shown.measure(made, options=shown.options.update(max_width=_ANY_WIDTH))
+    # One that takes what there is says how little will do.
+    needed = widths.minimum if made.expand else widths.maximum
     parts: tuple[Table, ...] = (made,)
     if not sys.stdout.isatty():
-        shown.width = max(shown.width, widths.maximum)
-    elif (widths.minimum if made.expand else widths.maximum) > shown.width:
+        shown.width = max(shown.width, needed)
+    elif needed > shown.width:
         parts = narrow or (_in_lines(made),)
     with _writing():
         if title:
