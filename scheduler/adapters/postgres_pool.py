@@ -35,7 +35,7 @@ async def open_pool(
         # be asked once more after every statement.
         if connection.cut_off:
             connection.cut_off = False
-            await connection.execute(";")
+            await connection.execute("select")  # of the empty one asyncpg expects an answer
         if connection.demoted:
             await pool.expire_connections()
 
