@@ -129,8 +129,8 @@ async def throw_away(producer: AIOKafkaProducer) -> None:
     for batch in accumulator._pending_batches:
         # Where nobody waits for one, its exception would be logged as one that nobody fetched.
         for future in (batch._drain_waiter, *(sent for sent, _ in batch._msg_futures)):
-            if future.done() and not future.cancelled():
-                future.exception()
+            if future.done():
+                fetched(future)
     if (task := producer._sender.sender_task) is not None:
         # An error of what it has in hand may end it instead; aiokafka would then fail all batches
         # once more, and a transaction that an idempotent producer has not.

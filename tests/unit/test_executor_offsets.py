@@ -62,12 +62,18 @@ def test_what_another_owner_has_committed_is_forgotten() -> None:
     assert (offsets.ahead, upto(offsets)) == (0, None)
 
 
-def test_what_was_done_and_not_committed_stays_known() -> None:
+def half_done() -> Offsets:
+    """5 to 8 are taken; 5 and 6 are done, and nothing is committed."""
     offsets = Offsets()
     for each in range(5, 9):
         offsets.take(each)
     offsets.done(5)
     offsets.done(6)
+    return offsets
+
+
+def test_what_was_done_and_not_committed_stays_known() -> None:
+    offsets = half_done()
     offsets.committed(6)
     offsets.restart()
     assert [offsets.take(each) for each in (6, 7)] == [False, True]
@@ -80,11 +86,7 @@ def test_what_was_done_and_not_committed_stays_known() -> None:
 
 
 def test_what_another_has_done_meanwhile_is_not_ours() -> None:
-    offsets = Offsets()
-    for each in range(5, 9):
-        offsets.take(each)
-    offsets.done(5)
-    offsets.done(6)
+    offsets = half_done()
     offsets.restart()
     assert offsets.take(8)
     offsets.done(8)
@@ -95,11 +97,7 @@ def test_what_another_has_done_meanwhile_is_not_ours() -> None:
 
 
 def test_records_of_a_topic_made_anew_are_others() -> None:
-    offsets = Offsets()
-    for each in range(5, 9):
-        offsets.take(each)
-    offsets.done(5)
-    offsets.done(6)
+    offsets = half_done()
     offsets.restart()
     assert all(offsets.take(each) for each in range(9))
 
