@@ -36,7 +36,7 @@ from scheduler.planner import (
 )
 from scheduler.policy import OverduePolicy, PacingPolicy
 from scheduler.ports import Outbox, Record, Snapshot, Wheel
-from scheduler.quiet_hours import after
+from scheduler.quiet_hours import QuietHours, after, between
 from scheduler.stagger import CappedTimes
 from scheduler.sweep import AT_ONCE, OvertakenError, Sweep
 from scheduler.turns import Turns
@@ -134,6 +134,9 @@ class CommandApplier(RowApplier[PodCommand]):
         if command.activity_ids and await self._belongs_elsewhere(item, command):
             self._last = None
             return
+        quiet_before = None
+        if command.command == "quiet_hours":
+            quiet_before = await self._quiet_before(command, item.offset)
         if command.command in ("opt_out", "quiet_hours"):
             # First: from here on nobody plans who does not know of it.
             verdict = Verdict(
@@ -164,7 +167,7 @@ class CommandApplier(RowApplier[PodCommand]):
             if command.command == "reschedule":
                 await self._reschedule(command, sweep, snapshot)
             elif command.command == "quiet_hours":
-                await self._quieten(command, sweep, snapshot)
+                await self._quieten(command, quiet_before, sweep, snapshot)
             else:
                 await self._cancel(command, sweep, snapshot)
         self._last = sweep
@@ -219,8 +222,23 @@ class CommandApplier(RowApplier[PodCommand]):
         ids = list(times) or [each async for some in matching for each in some]
         await sweep.run(ids, "rescheduled", moved)
 
-    async def _quieten(self, command: PodCommand, sweep: Sweep, snapshot: Snapshot) -> None:
-        """What waits comes later by the quiet hours on its way, as if they had been known."""
+    async def _quiet_before(self, command: PodCommand, offset: int) -> QuietHours | None:
+        """The quiet hours that held until this command, which may be bound already."""
+        about = subject(command)
+        members, pods = (
+            [about.name] if about.scope == scope else [] for scope in ("member", "pod")
+        )
+        orders = await self._record.orders(min(self._others), self._shard, members, pods)
+        if orders.version < offset:
+            return orders.quiet.get(about)
+        return await self._record.quiet_before(self._shard, about, offset)
+
+    async def _quieten(
+        self, command: PodCommand, before: QuietHours | None, sweep: Sweep, snapshot: Snapshot
+    ) -> None:
+        """What waits comes as much later as if these quiet hours had been known, and not those
+        that held until then."""
+        about = subject(command)
         now_ms = await self._wheel.now_ms()
 
         async def wanted(rows: Collection[ActivityRow]) -> Mapping[str, tuple[int, Orders]]:
@@ -232,9 +250,10 @@ class CommandApplier(RowApplier[PodCommand]):
             )
             times = {}
             for row in rows:
-                hours = orders.quiet_for(row.pod_id, row.member_id)
-                if hours and row.status in UNFIRED and row.scheduled_for_ms is not None:
-                    delay_ms = max(0, row.scheduled_for_ms - now_ms)
+                if row.status in UNFIRED and row.scheduled_for_ms is not None:
+                    hours = orders.quiet_for(row.pod_id, row.member_id)
+                    was = orders.with_quiet(about, before).quiet_for(row.pod_id, row.member_id)
+                    delay_ms = between(was, now_ms, row.scheduled_for_ms)
                     times[row.activity_id] = (after(hours, now_ms, delay_ms), orders)
             return times
 
@@ -252,13 +271,14 @@ class CommandApplier(RowApplier[PodCommand]):
         async for ids in snapshot.matching(selection(command), STANDING, AT_ONCE):
             rows = await self._record.rows(ids)
             times = await wanted(rows.values())
-            late = [
+            # What is due by now stays so.
+            others = [
                 name
                 for name, (due_ms, _) in times.items()
-                if due_ms > (rows[name].scheduled_for_ms or 0)
+                if due_ms != max(now_ms, rows[name].scheduled_for_ms or 0)
             ]
-            if late:
-                await sweep.run(late, "rescheduled", moved)
+            if others:
+                await sweep.run(others, "rescheduled", moved)
 
     async def _follow(self, piece: Sequence[Item[PodCommand]], done: Done[PodCommand]) -> None:
         if _is_sweep(piece[0]) and not done.old and self._last is not None:

@@ -6,9 +6,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from scheduler.policy import PacingPolicy, with_fields
-from scheduler.quiet_hours import QuietHours, minute_of
+from scheduler.quiet_hours import QuietHours
 
 Scope = Literal["all", "pod", "member", "opted_out", "dispatcher"]
 SelectionScope = Literal["all", "post", "pod", "member"]
@@ -78,6 +79,11 @@ class Orders(Struct, frozen=True):
         found = (Subject("pod", pod_id), Subject("member", member_id))
         return tuple(hours for each in found if (hours := self.quiet.get(each)))
 
+    def with_quiet(self, subject: Subject, hours: QuietHours | None) -> "Orders":
+        """The same, but for the quiet hours of one of them."""
+        others = {each: own for each, own in self.quiet.items() if each != subject}
+        return replace(self, quiet=others if hours is None else {**others, subject: hours})
+
     def policy(self, pod_id: str, settings: PacingPolicy) -> PacingPolicy:
         """By what the posts of a pod are planned."""
         own = self.policies.get(pod_id)
@@ -99,9 +105,7 @@ class Orders(Struct, frozen=True):
             if kind == "opted_out":
                 opted_out.add(subject.name)
             elif kind == "quiet_hours":
-                quiet[subject] = QuietHours(
-                    minute_of(value["from"]), minute_of(value["until"]), value["zone"]
-                )
+                quiet[subject] = QuietHours.of(value)
             elif kind == "policy":
                 policies[subject.name] = value
             elif kind == "daily_cap":

@@ -3,7 +3,6 @@
 docs/state-machine.md has them as a table.
 """
 
-from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -65,7 +64,7 @@ def judge(
     *,
     replayed: bool = False,
     opted_out: bool = False,
-    quiet: Sequence[QuietHours] = (),
+    quiet: tuple[QuietHours, ...] = (),
 ) -> Step | Ignored:
     """What `result` makes of `row`, an activity that it is really about.
 

@@ -66,6 +66,10 @@ def plan(
             delay = spread.delay_ms(index, seed)
             due_ms = after(quiet, base_ms, delay) if quiet else base_ms + delay
             skipped = OPTED_OUT if member in opted_out else None
+            if skipped:
+                due_ms = min(due_ms, LATEST_MS)
+            else:
+                due_ms = _placed(capped, due_ms, quiet, days.get(member))
             # By position: by name it takes twice as long, and this is done for each timer.
             yield PlannedActivity(
                 own_id,
@@ -73,7 +77,7 @@ def plan(
                 post_id,
                 member,
                 engagement_type,
-                due_ms if skipped else _placed(capped, due_ms, quiet, days.get(member)),
+                due_ms,
                 source_offset,
                 skipped,
             )
@@ -90,23 +94,24 @@ def plan(
 def _placed(
     capped: CappedTimes | None,
     due_ms: int,
-    quiet: Sequence[QuietHours] = (),
+    quiet: tuple[QuietHours, ...] = (),
     day: CappedTimes | None = None,
 ) -> int:
     """The first time from `due_ms` on that keeps the cap of the post and that of the member's day,
-    and is not quiet. It counts for both from now on."""
+    and is not quiet. It counts for both from now on.
+
+    No time is behind what an event may carry: what does not fit before that falls due then.
+    """
     if not quiet and day is None:
-        return due_ms if capped is None else capped.place(due_ms)
-    while True:
-        free_ms = due_ms if capped is None else capped.first_free(due_ms)
-        free_ms = free_from(quiet, free_ms)
-        free_ms = free_ms if day is None else day.first_free(free_ms)
-        if free_ms == due_ms:
-            break
-        due_ms = free_ms
-    for each in (capped, day):
-        if each is not None:
-            each.place(due_ms)
+        return min(due_ms if capped is None else capped.place(due_ms), LATEST_MS)
+    caps = [each for each in (capped, day) if each is not None]
+    due_ms = free_from(quiet, due_ms)
+    if caps:
+        while (free_ms := max(each.first_free(due_ms, quiet) for each in caps)) > due_ms:
+            due_ms = free_ms
+    due_ms = min(due_ms, LATEST_MS)
+    for each in caps:
+        each.add(due_ms)
     return due_ms
 
 
@@ -125,11 +130,14 @@ def planned_for(orders: Orders, activities: Iterable[PlannedActivity]) -> Orders
     """`orders` after `activities` were planned: they count for the caps of their members."""
     if not orders.caps:
         return orders
-    times = {name: list(orders.times.get(name, ())) for name in orders.caps}
+    added: dict[str, list[int]] = {}
     for each in activities:
-        if each.member_id in times and each.skipped is None:
-            times[each.member_id].append(each.scheduled_for_ms)
-    return replace(orders, times={name: tuple(sorted(each)) for name, each in times.items()})
+        if each.member_id in orders.caps and each.skipped is None:
+            added.setdefault(each.member_id, []).append(each.scheduled_for_ms)
+    times = {
+        name: tuple(sorted([*orders.times.get(name, ()), *more])) for name, more in added.items()
+    }
+    return replace(orders, times={**orders.times, **times})
 
 
 def scheduled_times(
@@ -146,7 +154,7 @@ def scheduled_times(
     members with a daily cap (`days_of`); what is placed counts there from then on.
     """
 
-    def due_ms(row: ActivityRow, delay: int, quiet: Sequence[QuietHours]) -> int:
+    def due_ms(row: ActivityRow, delay: int, quiet: tuple[QuietHours, ...]) -> int:
         return after(quiet, base_ms, delay) if quiet else base_ms + delay
 
     likes = [row for row in rows if row.engagement_type == "like"]
@@ -215,7 +223,7 @@ def rescheduled_times(
             quiet = orders.quiet_for(row.pod_id, row.member_id)
             moved.append((row, _placed(capped[row.post_id], due_ms, quiet)))
         else:
-            moved.append((row, due_ms))
+            moved.append((row, min(due_ms, LATEST_MS)))
     return moved
 
 

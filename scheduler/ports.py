@@ -24,6 +24,7 @@ from scheduler.activity import (
 )
 from scheduler.controls import NO_VERDICT, Orders, Selection, Subject, Verdict
 from scheduler.policy import OverduePolicy
+from scheduler.quiet_hours import QuietHours
 from scheduler.timer import Timer
 from schemas.events import PodCommand, WheelCursor
 
@@ -441,6 +442,12 @@ class Record(Protocol):
 
     async def wheel_gen(self, topic: str, shard: int) -> str | None:
         """What `begin_wheel` was told last; None where no wheel was begun."""
+
+    async def quiet_before(
+        self, shard: int, subject: Subject, command_offset: int
+    ) -> QuietHours | None:
+        """The quiet hours of a pod or a member that the last command before this offset has set;
+        None where it took them back, or there is none on record."""
 
     async def count_commanded(self, shard: int, command_offset: int) -> int:
         """How many of the shard's rows the command at this offset was the last to change."""

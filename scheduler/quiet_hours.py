@@ -5,16 +5,20 @@ that would have ended in it end with the jump; where it goes back, an hour comes
 both times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
 from schemas.events import is_clock_time
+from schemas.times import LATEST_MS
 
 MINUTE_MS = 60_000
 DAY_MINUTES = 1440
+DAY_MS = DAY_MINUTES * MINUTE_MS
 
 LONGEST_MINUTES = 20 * 60
 """Something must be left of a day, also of the one that has an hour less."""
@@ -39,78 +43,109 @@ class QuietHours(Struct, frozen=True):
         """How long they are by the clock."""
         return (self.end - self.start) % DAY_MINUTES
 
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Self:
+        """From the value of a control: `from`, `until`, `zone`."""
+        return cls(minute_of(value["from"]), minute_of(value["until"]), value["zone"])
+
     def quiet_at(self, at_ms: int) -> bool:
         """Whether it is quiet at that instant."""
-        return (self._minute(at_ms) - self.start) % DAY_MINUTES < self.minutes
-
-    def free_from(self, at_ms: int) -> int:
-        """The first instant from `at_ms` on at which it is not quiet."""
-        while self.quiet_at(at_ms):
-            end_ms = _whole(at_ms) + self._until(at_ms, self.end) * MINUTE_MS
-            # By the clock as it was at the beginning: it may have jumped on the way.
-            at_ms = self._first(at_ms, end_ms, quiet=False)
-        return at_ms
-
-    def quiet_from(self, at_ms: int) -> int:
-        """The first instant after `at_ms`, at which it is not quiet, at which it is."""
-        while not self.quiet_at(at_ms):
-            start_ms = _whole(at_ms) + self._until(at_ms, self.start) * MINUTE_MS
-            at_ms = self._first(at_ms, start_ms, quiet=True)
-        return at_ms
-
-    def _minute(self, at_ms: int) -> int:
-        # Not by a timestamp: a float would do, but this is exact.
-        at = (_EPOCH + timedelta(milliseconds=at_ms)).astimezone(_zone(self.zone))
-        return at.hour * 60 + at.minute
-
-    def _until(self, at_ms: int, minute: int) -> int:
-        """Minutes from `at_ms` until the clock says `minute`, one at least."""
-        return (minute - self._minute(at_ms) - 1) % DAY_MINUTES + 1
-
-    def _first(self, after_ms: int, by_ms: int, *, quiet: bool) -> int:
-        """The first whole minute after `after_ms` at which it is as wanted, if that is by `by_ms`;
-        else `by_ms`."""
-        low, high = after_ms // MINUTE_MS, by_ms // MINUTE_MS
-        if self.quiet_at(by_ms) != quiet:
-            return by_ms
-        while high - low > 1:
-            middle = (low + high) // 2
-            if self.quiet_at(middle * MINUTE_MS) == quiet:
-                high = middle
-            else:
-                low = middle
-        return high * MINUTE_MS
+        return not any(start <= at_ms < end for start, end in _free((self,), at_ms // DAY_MS))
 
 
-def free_from(hours: Sequence[QuietHours], at_ms: int) -> int:
+def free_from(hours: tuple[QuietHours, ...], at_ms: int) -> int:
     """The first instant from `at_ms` on at which none of `hours` are quiet.
 
-    Where together they leave no minute of a day, it gives up after a week, and says the last end.
+    Where together they leave nothing of a week, the first of them does not count.
     """
-    limit_ms = at_ms + 7 * DAY_MINUTES * MINUTE_MS
-    while at_ms < limit_ms:
-        moved_ms = at_ms
-        for each in hours:
-            moved_ms = each.free_from(moved_ms)
-        if moved_ms == at_ms:
-            break
-        at_ms = moved_ms
-    return at_ms
+    return after(hours, at_ms, 0)
 
 
-def after(hours: Sequence[QuietHours], base_ms: int, delay_ms: int) -> int:
+def after(hours: tuple[QuietHours, ...], base_ms: int, delay_ms: int) -> int:
     """The instant that lies `delay_ms` behind `base_ms`, quiet hours not counted.
 
     So whoever is later by the delay is later by the instant, and as far apart as before, but for
-    the quiet hours in between.
+    the quiet hours in between. Where together they leave nothing of a week, the first of `hours`
+    does not count.
     """
-    at_ms = free_from(hours, base_ms)
-    while True:
-        quiet_ms = min(each.quiet_from(at_ms) for each in hours)
-        if at_ms + delay_ms < quiet_ms:
-            return at_ms + delay_ms
-        delay_ms -= quiet_ms - at_ms
-        at_ms = free_from(hours, quiet_ms)
+    at_ms, left_ms = base_ms, delay_ms
+    day, barren = at_ms // DAY_MS, 0
+    while hours:
+        barren += 1
+        for start, end in _free(hours, day):
+            if at_ms < end:
+                start, barren = max(start, at_ms), 0
+                if left_ms < end - start:
+                    return start + left_ms
+                left_ms -= end - start
+        day += 1
+        if not barren:
+            at_ms = day * DAY_MS
+        elif barren > 7:
+            hours, day, barren = hours[1:], at_ms // DAY_MS, 0
+    return at_ms + left_ms
+
+
+def between(hours: tuple[QuietHours, ...], from_ms: int, until_ms: int) -> int:
+    """How much of the time from one instant until another is not quiet (ms); the inverse of `after`
+    where the other is not quiet. Of hours that leave nothing of a week the first do not count."""
+    first = from_ms // DAY_MS
+    while hours and not any(_free(hours, day) for day in range(first, first + 8)):
+        hours = hours[1:]
+    days = range(from_ms // DAY_MS, until_ms // DAY_MS + 1)
+    return sum(
+        max(0, min(end, until_ms) - max(start, from_ms))
+        for day in days
+        for start, end in _free(hours, day)
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _free(hours: tuple[QuietHours, ...], day: int) -> tuple[tuple[int, int], ...]:
+    """What of a day of UTC none of `hours` are quiet: stretches [from, until), ascending."""
+    free = []
+    at_ms, end_ms = day * DAY_MS, (day + 1) * DAY_MS
+    for quiet_ms, until_ms in sorted(each for one in hours for each in _quiet(one, day)):
+        if at_ms < quiet_ms:
+            free.append((at_ms, quiet_ms))
+        at_ms = max(at_ms, until_ms)
+    if at_ms < end_ms:
+        free.append((at_ms, end_ms))
+    return tuple(free)
+
+
+def _quiet(hours: QuietHours, day: int) -> Iterator[tuple[int, int]]:
+    """Stretches of a day of UTC that are quiet, in any order."""
+    for from_ms, until_ms, offset_ms in _offsets(hours.zone, day):
+        # By the clock, which does not jump within these.
+        first, last = (from_ms + offset_ms) // DAY_MS, (until_ms + offset_ms) // DAY_MS
+        for local_day in range(first - 1, last + 1):
+            start_ms = local_day * DAY_MS + hours.start * MINUTE_MS - offset_ms
+            end_ms = start_ms + hours.minutes * MINUTE_MS
+            if start_ms < until_ms and from_ms < end_ms:
+                yield max(start_ms, from_ms), min(end_ms, until_ms)
+
+
+@lru_cache(maxsize=4096)
+def _offsets(zone: str, day: int) -> tuple[tuple[int, int, int], ...]:
+    """From when until when of a day of UTC the clocks are so much ahead of it (ms)."""
+    from_ms, until_ms = day * DAY_MS, (day + 1) * DAY_MS
+    before, behind = _ahead(zone, from_ms), _ahead(zone, until_ms)
+    if before == behind:
+        return ((from_ms, until_ms, before),)
+    # They jump once a day at most.
+    low, high = from_ms, until_ms
+    while high - low > 1000:
+        middle = (low + high) // 2000 * 1000
+        low, high = (middle, high) if _ahead(zone, middle) == before else (low, middle)
+    return (from_ms, high, before), (high, until_ms, behind)
+
+
+def _ahead(zone: str, at_ms: int) -> int:
+    # Not by a timestamp: a float would do, but this is exact. Behind the last day that an event may
+    # carry it goes on as on that one.
+    at = (_EPOCH + timedelta(milliseconds=min(at_ms, LATEST_MS))).astimezone(_zone(zone))
+    return (at.utcoffset() or timedelta()) // timedelta(milliseconds=1)
 
 
 def fault(start: str, end: str, zone: str) -> str | None:
@@ -139,10 +174,6 @@ def minute_of(clock: str) -> int:
 def clock_of(minute: int) -> str:
     """Its inverse."""
     return f"{minute // 60:02d}:{minute % 60:02d}"
-
-
-def _whole(at_ms: int) -> int:
-    return at_ms // MINUTE_MS * MINUTE_MS
 
 
 def _zone(name: str) -> ZoneInfo:

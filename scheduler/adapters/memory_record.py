@@ -41,6 +41,7 @@ from scheduler.errors import DataRefusedError
 from scheduler.ledger import told
 from scheduler.ports import NO_PLANS, RecordCounts
 from scheduler.progress import latest_dispatched, may_date, may_dispatch
+from scheduler.quiet_hours import QuietHours
 from scheduler.stats import ActivityCounts
 from scheduler.timer import Timer
 from schemas.events import EngagementType
@@ -408,6 +409,20 @@ class MemoryRecord:
         """See `Record.begin_wheel`."""
         if instead_of in (None, self._wheels.get((topic, shard))):
             self._wheels[topic, shard] = gen
+
+    async def quiet_before(
+        self, shard: int, subject: Subject, command_offset: int
+    ) -> QuietHours | None:
+        """See `Record.quiet_before`."""
+        about = (subject.scope, subject.name)
+        found = [
+            (offset, each.value)
+            for (of, offset), each in self._applied.items()
+            if of == shard and offset < command_offset and each.command == "quiet_hours"
+            if (each.scope, each.name) == about
+        ]
+        value = max(found)[1] if found else None
+        return None if value is None else QuietHours.of(value)
 
     async def count_commanded(self, shard: int, command_offset: int) -> int:
         """See `Record.count_commanded`."""

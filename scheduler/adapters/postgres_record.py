@@ -31,6 +31,7 @@ from scheduler.errors import DataRefusedError
 from scheduler.ledger import told
 from scheduler.ports import NO_PLANS
 from scheduler.progress import BEFORE_DISPATCHED, latest_dispatched
+from scheduler.quiet_hours import QuietHours
 from scheduler.sql import query
 from scheduler.stats import ActivityCounts
 from scheduler.timer import Timer
@@ -250,6 +251,14 @@ class PostgresRecord:
     ) -> None:
         """See `Record.begin_wheel`."""
         await self._all("begin_wheel", topic, shard, gen, instead_of)
+
+    async def quiet_before(
+        self, shard: int, subject: Subject, command_offset: int
+    ) -> QuietHours | None:
+        """See `Record.quiet_before`."""
+        row = await self._one("quiet_before", shard, subject.scope, subject.name, command_offset)
+        value = None if row is None else row["value"]
+        return None if value is None else QuietHours.of(orjson.loads(value))
 
     async def count_commanded(self, shard: int, command_offset: int) -> int:
         """See `Record.count_commanded`."""

@@ -273,6 +273,29 @@ async def test_what_a_command_has_changed_is_known(store: Store) -> None:
     assert await commanded(5) == {two.activity_id}
 
 
+async def test_the_quiet_hours_before_a_command_are_known(store: Store) -> None:
+    record = store.record
+    night: dict[str, str | int | float] = {"from": "22:00", "until": "07:00", "zone": "UTC"}
+    others = (
+        replace(a_command(0), command="quiet_hours", value=night),
+        replace(a_command(1), command="quiet_hours", scope="member", value={**night, "zone": "X"}),
+        replace(a_command(2), command="policy", value={"like_cap": 2}),
+        replace(a_command(3), command="quiet_hours", value=None),
+    )
+    done = await record.change(
+        COMMANDS, SHARD, -1, 3, [], by="command", verdict=Verdict(applied=others)
+    )
+    assert done is not None
+
+    async def before(offset: int, shard: int = SHARD) -> QuietHours | None:
+        return await record.quiet_before(shard, POD, offset)
+
+    assert await before(0) is None
+    assert [await before(offset) for offset in (1, 2, 3)] == [QuietHours(1320, 420, "UTC")] * 3
+    assert await before(4) is None
+    assert await before(1, SHARD + 1) is None
+
+
 async def test_when_what_a_command_moved_was_due_before_is_known(store: Store) -> None:
     record = store.record
     one, two = members(0, 2)

@@ -7,13 +7,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from scheduler.activity import PlannedActivity, PostPlan
-from scheduler.controls import Orders
+from scheduler.controls import Orders, Subject
 from scheduler.planner import DAY_MS, extended, plan, planned_for
 from scheduler.policy import DelayWindow, PacingPolicy
+from scheduler.quiet_hours import QuietHours
 from scheduler.stagger import delay_ms, seed_of
 from schemas.events import EngagementType, PostDetected
 from schemas.ids import activity_id
-from schemas.times import millis, moment
+from schemas.times import LATEST_MS, millis, moment
 
 POD, POST = "pod", "post"
 BASE = datetime(2026, 11, 24, 8, tzinfo=UTC)
@@ -242,3 +243,16 @@ def test_a_member_has_no_more_than_the_cap_in_a_day(
             # What was there may break it by itself; nothing that was planned does.
             inside = [each for each in times if first <= each < first + DAY_MS]
             assert len(inside) <= cap or at not in inside
+
+
+def test_nothing_is_planned_behind_what_an_event_may_carry() -> None:
+    event = PostDetected(
+        event_id="e",
+        pod_id="p",
+        post_id="x",
+        member_ids=tuple(f"m{number}" for number in range(40)),
+        detected_at=moment(LATEST_MS - 1),
+    )
+    for orders in (Orders(), Orders(quiet={Subject("pod", "p"): QuietHours(0, 60, "UTC")})):
+        planned = plan(event, PacingPolicy(like_cap=1), PostPlan(), 0, orders)
+        assert {each.scheduled_for_ms for each in planned} == {LATEST_MS}

@@ -13,10 +13,12 @@ from scheduler.controls import Orders, Subject
 from scheduler.planner import plan
 from scheduler.policy import PacingPolicy
 from scheduler.quiet_hours import (
+    DAY_MS,
     LONGEST_MINUTES,
     MINUTE_MS,
     QuietHours,
     after,
+    between,
     clock_of,
     fault,
     free_from,
@@ -25,7 +27,6 @@ from scheduler.quiet_hours import (
 from schemas.events import PostDetected
 from schemas.times import moment
 
-DAY_MS = 86_400_000
 ZONES = (
     "UTC",
     "Europe/Berlin",
@@ -70,7 +71,7 @@ def test_what_is_quiet_is_said_by_the_wall_clock(quiet: QuietHours, at_ms: int) 
 @given(quiet=hours(), at_ms=instants)
 @settings(max_examples=400)
 def test_the_first_free_instant_is_free_and_the_first(quiet: QuietHours, at_ms: int) -> None:
-    free_ms = quiet.free_from(at_ms)
+    free_ms = free_from((quiet,), at_ms)
     assert not quiet.quiet_at(free_ms)
     if not quiet.quiet_at(at_ms):
         assert free_ms == at_ms
@@ -83,22 +84,23 @@ def test_the_first_free_instant_is_free_and_the_first(quiet: QuietHours, at_ms: 
 
 @given(quiet=hours(), at_ms=instants)
 @settings(max_examples=400)
-def test_the_next_quiet_instant_is_quiet_and_the_first(quiet: QuietHours, at_ms: int) -> None:
-    at_ms = quiet.free_from(at_ms)
-    quiet_ms = quiet.quiet_from(at_ms)
-    assert quiet.quiet_at(quiet_ms)
-    assert quiet_ms > at_ms
-    for minute in range(at_ms // MINUTE_MS + 1, quiet_ms // MINUTE_MS):
-        assert not quiet.quiet_at(minute * MINUTE_MS)
+def test_what_is_between_counts_each_minute_that_is_not_quiet(
+    quiet: QuietHours, at_ms: int
+) -> None:
+    from_ms = at_ms // MINUTE_MS * MINUTE_MS
+    until_ms = from_ms + DAY_MS
+    minutes_of = range(from_ms, until_ms, MINUTE_MS)
+    free = sum(not quiet.quiet_at(minute_ms) for minute_ms in minutes_of)
+    assert between((quiet,), from_ms, until_ms) == free * MINUTE_MS
 
 
 @given(
-    several=st.lists(hours(), min_size=1, max_size=2),
+    several=st.lists(hours(), min_size=1, max_size=2).map(tuple),
     base_ms=instants,
     delays=st.lists(st.integers(0, 3 * DAY_MS), min_size=2, max_size=8),
 )
 def test_delays_count_what_is_not_quiet_and_keep_their_order(
-    several: list[QuietHours], base_ms: int, delays: list[int]
+    several: tuple[QuietHours, ...], base_ms: int, delays: list[int]
 ) -> None:
     if sum(each.minutes for each in several) > 1200:
         return  # they may leave nothing
@@ -108,6 +110,7 @@ def test_delays_count_what_is_not_quiet_and_keep_their_order(
     for instant, delay in zip(at, delays, strict=True):
         assert not any(each.quiet_at(instant) for each in several)
         assert instant - base_ms >= delay
+        assert between(several, base_ms, instant) == delay
     for first, second in pairwise(delays):
         # As far apart as before, quiet hours not counted.
         gap = after(several, base_ms, second) - after(several, base_ms, first)
@@ -136,12 +139,32 @@ def test_nights_in_berlin(at: str, free: str) -> None:
     def ms(text: str) -> int:
         return round(datetime.fromisoformat(text).timestamp() * 1000)
 
-    assert BERLIN.free_from(ms(at)) == ms(free)
+    assert free_from((BERLIN,), ms(at)) == ms(free)
 
 
-def test_hours_that_leave_nothing_end_somewhere() -> None:
-    day = [QuietHours(0, 720, "UTC"), QuietHours(720, 0, "UTC")]
-    assert free_from(day, 1_700_000_000_000) >= 1_700_000_000_000 + 7 * DAY_MS
+def test_what_comes_twice_is_quiet_twice() -> None:
+    quiet = QuietHours(minute_of("02:15"), minute_of("02:45"), "Europe/Berlin")
+    behind_the_first = round(datetime.fromisoformat("2026-10-25T02:50:00+02:00").timestamp() * 1000)
+    at_ms = after((quiet,), behind_the_first, 30 * MINUTE_MS)
+    assert not quiet.quiet_at(at_ms)
+    assert at_ms == behind_the_first + 60 * MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        (QuietHours(0, 720, "UTC"), QuietHours(720, 0, "UTC")),
+        # A pod's and a member's, each of which may be.
+        (QuietHours(1320, 1080, "Europe/Berlin"), QuietHours(1020, 1380, "Europe/Berlin")),
+    ],
+)
+def test_of_hours_that_leave_nothing_together_the_first_do_not_count(
+    several: tuple[QuietHours, ...],
+) -> None:
+    for at_ms in range(1_700_000_000_000, 1_700_000_000_000 + DAY_MS, 3_600_000):
+        assert free_from(several, at_ms) == free_from(several[1:], at_ms)
+        for delay_ms in (0, 1, DAY_MS, 9 * DAY_MS):
+            assert after(several, at_ms, delay_ms) == after(several[1:], at_ms, delay_ms)
 
 
 @pytest.mark.parametrize(

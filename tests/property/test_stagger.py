@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.policy import DelayWindow
+from scheduler.quiet_hours import MINUTE_MS, QuietHours, free_from
 from scheduler.stagger import CappedTimes, delay_ms
 
 delays = st.integers(0, 1_000_000)
@@ -44,6 +45,36 @@ def test_each_time_is_placed_at_the_first_millisecond_that_keeps_the_cap(
             expected += 1
         assert capped.place(earliest) == expected
         there.append(expected)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.integers(0, 3000), max_size=8),
+    st.lists(st.integers(0, 3000), min_size=1, max_size=8),
+    st.integers(1, 3),
+    st.integers(1, 500),
+    st.lists(st.integers(0, 1), min_size=8, max_size=8),
+)
+def test_likewise_beside_quiet_hours(
+    existing: list[int], wanted: list[int], cap: int, window_minutes: int, whose: list[int]
+) -> None:
+    window_ms = window_minutes * MINUTE_MS
+    there = [each * MINUTE_MS for each in existing]
+    capped = CappedTimes(there, cap, window_ms)
+    hours = [
+        (QuietHours(1320, 420, "UTC"),),
+        (QuietHours(60, 90, "UTC"), QuietHours(80, 500, "UTC")),
+    ]
+
+    for earliest, who in zip(wanted, whose, strict=False):
+        quiet, at = hours[who], earliest * MINUTE_MS
+        # By itself each is right (above, and test_quiet_hours.py); here what is kept of them.
+        fresh = CappedTimes(there, cap, window_ms)
+        while (free := free_from(quiet, fresh.first_free(at))) > at:
+            at = free
+        assert capped.first_free(earliest * MINUTE_MS, quiet) == at
+        capped.add(at)
+        there.append(at)
 
 
 def fits(there: Sequence[int], at: int, cap: int, window_ms: int) -> bool:

@@ -10,8 +10,9 @@ import pytest
 from scheduler.activity import Announcement, Status
 from scheduler.adapters.memory_record import MemoryRecord, Row
 from scheduler.adapters.memory_wheel import MemoryWheel
+from scheduler.command import control
 from scheduler.commands import CommandApplier
-from scheduler.controls import OPTED_OUT, Subject
+from scheduler.controls import OPTED_OUT, Subject, Verdict
 from scheduler.planner import DAY_MS
 from scheduler.policy import PacingPolicy
 from scheduler.ports import SourceRecord
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.timeout(30)
 
 TOPIC, EVENTS = "pod-commands", "post-detected"
 NOW_MS = 1_000_000
+HOUR_MS = 3_600_000
 X, Y = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
 
 
@@ -45,7 +47,8 @@ class Site:
 
     def insert(self, name: str, shard: int | None, **fields: Any) -> None:
         values: dict[str, Any] = {"pod_id": "pod", "member_id": name, "post_id": "post"}
-        row = Row(id=name, engagement_type="like", source_partition=shard, **(values | fields))
+        values["engagement_type"] = "like"
+        row = Row(id=name, source_partition=shard, **(values | fields))
         assert self.record.insert(row)
 
     async def apply(self, shard: int, name: Any, *ids: str, offset: int | None = None) -> None:
@@ -306,6 +309,39 @@ async def test_who_plans_events_is_bound(command: str, fields: dict[str, Any]) -
     assert (await site.record.orders(EVENTS, 0, ["ann"])).version == -1
     await send(site, 0, command, **fields)
     assert (await site.record.orders(EVENTS, 0, ["ann"])).version == 2
+
+
+def quiet(start: str, end: str) -> dict[str, Any]:
+    return {"pod_id": "pod", "quiet_from": start, "quiet_until": end, "time_zone": "UTC"}
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["at once", "after a crash"])
+async def test_quiet_hours_take_the_place_of_those_before(bound: bool) -> None:
+    site = Site()
+    await site.open(0)
+    # Now it is 0:16:40.
+    due_ms = 2 * HOUR_MS
+    site.insert(X, 0, engagement_type="comment", status=Status.SCHEDULED, scheduled_for_ms=due_ms)
+    await add(site, 0, X)
+    # One hour of its delay is left when it gets quiet.
+    for hours, hour in (
+        (("01:00", "05:00"), 6),
+        (("01:00", "05:00"), 6),
+        (("01:00", "06:00"), 7),
+        (("02:00", "03:00"), 3),
+        (("01:30", "08:00"), 8.5),
+    ):
+        if bound:
+            # A worker that has died got no further than that.
+            event = PodCommand(
+                event_id="e", command="quiet_hours", issued_at=moment(NOW_MS), **quiet(*hours)
+            )
+            at = await site.record.watermark(TOPIC, 0)
+            verdict = Verdict(controls=(control(event, site.next_offset + 1),), binding=(EVENTS,))
+            done = await site.record.change(TOPIC, 0, at, at, [], by="command", verdict=verdict)
+            assert done is not None
+        await send(site, 0, "quiet_hours", **quiet(*hours))
+        assert site.record.table[X].scheduled_for_ms == hour * HOUR_MS
 
 
 async def test_a_batch_is_decided_by_the_commands_in_it() -> None:

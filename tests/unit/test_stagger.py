@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from scheduler.policy import HOUR_MS, MINUTE_MS, DelayWindow, PacingPolicy
+from scheduler.quiet_hours import QuietHours
 from scheduler.stagger import CappedTimes, delay_ms, seed_of
 from schemas.ids import activity_id
 
@@ -102,3 +103,19 @@ def test_ten_thousand_members_take_well_under_a_second() -> None:
     placed = [times.place(5 * MINUTE_MS + n * 150) for n in range(10_000)]
 
     assert placed == sorted(placed)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("hours", [(1320, 420), (1200, 960)])
+def test_nor_do_they_take_longer_where_nights_are_quiet(hours: tuple[int, int]) -> None:
+    # 0.3 s; looking at each night for every member would take minutes.
+    times = CappedTimes([], cap=3, window_ms=HOUR_MS)
+    quiet = (QuietHours(*hours, "Europe/Berlin"),)
+
+    placed = []
+    for n in range(10_000):
+        placed.append(times.first_free(5 * MINUTE_MS + n * 150, quiet))
+        times.add(placed[-1])
+
+    assert placed == sorted(placed)
+    assert not any(quiet[0].quiet_at(at) for at in placed)
