@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-from scheduler.errors import DataRefusedError
+from scheduler.errors import CulpritError
 from scheduler.ports import SourceRecord
 from schemas.codec import InvalidEvent, decode
 from schemas.events import EngagementExecuted, PodCommand, PostDetected
@@ -61,9 +61,7 @@ def chunks(items: Sequence[Item[EventT]]) -> Iterator[Sequence[Item[EventT]]]:
         yield items[start:]
 
 
-def parted(
-    piece: Sequence[Item[EventT]], refusal: DataRefusedError
-) -> list[Sequence[Item[EventT]]]:
+def parted(piece: Sequence[Item[EventT]], refusal: CulpritError) -> list[Sequence[Item[EventT]]]:
     """`piece` in two halves; or, where one event is left, with that one as the culprit."""
     events = [at for at, item in enumerate(piece) if item.event is not None]
     if not events:
@@ -71,7 +69,7 @@ def parted(
         raise refusal
     if len(events) == 1:
         culprit = piece[events[0]].record
-        refused: Item[EventT] = Item(culprit, None, f"refused by PostgreSQL: {refusal}")
+        refused: Item[EventT] = Item(culprit, None, f"{refusal.why}: {refusal}")
         return [[*piece[: events[0]], refused, *piece[events[0] + 1 :]]]
     middle = events[len(events) // 2]
     return [piece[:middle], piece[middle:]]

@@ -22,7 +22,7 @@ from scheduler.activity import ActivityRow, Announcement
 from scheduler.batch import EventT, Item, chunks, parted, read
 from scheduler.controls import Subject
 from scheduler.errors import (
-    DataRefusedError,
+    CulpritError,
     StoreUnavailableError,
     WheelBehindError,
     WheelLostError,
@@ -120,7 +120,7 @@ class RowApplier(Generic[EventT]):
             piece = pieces.pop()
             try:
                 done = await self._patiently(partial(self._commit, piece))
-            except DataRefusedError as error:
+            except CulpritError as error:
                 pieces += reversed(parted(piece, error))
                 continue
             self._tries = 0

@@ -1,11 +1,12 @@
 """Applies `pod-commands` to one shard, exactly once: what operators and clients ask for, and the
 dispatcher's reports of overdue timers."""
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import msgspec
+import structlog
 
 from scheduler.activity import FINAL, STANDING, UNFIRED, ActivityRow, Announcement, PostPlan, Status
 from scheduler.batch import Item
@@ -23,6 +24,7 @@ from scheduler.command import (
     subject,
 )
 from scheduler.controls import OPTED_OUT, Orders, Subject, Verdict
+from scheduler.errors import CulpritError
 from scheduler.ledger import Ledger, Letter, timer_of, told
 from scheduler.outcome import plain
 from scheduler.patience import Patience
@@ -42,6 +44,8 @@ from scheduler.sweep import AT_ONCE, OvertakenError, Sweep
 from scheduler.turns import Turns
 from schemas.events import PodCommand, is_id
 from schemas.times import millis
+
+log = structlog.get_logger(__name__)
 
 SWEPT_AT_ONCE = 1_000
 """Rows read at once where nothing is done with each."""
@@ -134,6 +138,8 @@ class CommandApplier(RowApplier[PodCommand]):
         if command.activity_ids and await self._belongs_elsewhere(item, command):
             self._last = None
             return
+        if about(command)[0] == "post":
+            await self._share_post(item, command.post_id or "")
         quiet_before = None
         if command.command == "quiet_hours":
             quiet_before = await self._quiet_before(command, item.offset)
@@ -181,6 +187,13 @@ class CommandApplier(RowApplier[PodCommand]):
         await self._forward(item.record, next(row.shard for row in rows if row.shard is not None))
         return True
 
+    async def _share_post(self, item: Item[PodCommand], post_id: str) -> None:
+        """Forward it where the post has activities in another shard: whoever sends may part keys in
+        a way of their own. The first of several shards forwards it no further."""
+        shard = (await self._record.shards_of_posts([post_id])).get(post_id, self._shard)
+        if shard != self._shard:
+            await self._forward(item.record, shard)
+
     async def _cancel(self, command: PodCommand, sweep: Sweep, snapshot: Snapshot) -> None:
         async def cancelled(rows: Sequence[ActivityRow]) -> Sequence[ActivityRow]:
             return [msgspec.structs.replace(row, status=Status.CANCELLED) for row in rows]
@@ -208,10 +221,12 @@ class CommandApplier(RowApplier[PodCommand]):
                 # Whoever names a time means it, also where it is quiet then.
                 wanted = [(row, max(now_ms, times[row.activity_id])) for row in rows]
                 named = Orders(policies=orders.policies)
-                pairs = rescheduled_times(wanted, self._policy, plans, named)
+                with self._ruled():
+                    pairs = rescheduled_times(wanted, self._policy, plans, named)
             else:
                 shift_ms = command.shift_ms or 0
-                pairs = postponed_times(rows, shift_ms, self._policy, plans, now_ms, orders)
+                with self._ruled():
+                    pairs = postponed_times(rows, shift_ms, self._policy, plans, now_ms, orders)
             return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
 
         if not times:
@@ -248,24 +263,27 @@ class CommandApplier(RowApplier[PodCommand]):
                 {row.member_id for row in rows},
                 {row.pod_id for row in rows},
             )
+            others = orders.with_quiet(about, before)
             times = {}
             for row in rows:
                 if row.status in UNFIRED and row.scheduled_for_ms is not None:
+                    was = others.quiet_for(row.pod_id, row.member_id)
                     hours = orders.quiet_for(row.pod_id, row.member_id)
-                    was = orders.with_quiet(about, before).quiet_for(row.pod_id, row.member_id)
-                    delay_ms = between(was, now_ms, row.scheduled_for_ms)
-                    times[row.activity_id] = (after(hours, now_ms, delay_ms), orders)
+                    with self._ruled():
+                        delay_ms = between(was, now_ms, row.scheduled_for_ms)
+                        times[row.activity_id] = (after(hours, now_ms, delay_ms), orders)
             return times
 
         async def moved(rows: Sequence[ActivityRow]) -> Sequence[ActivityRow]:
             times = await wanted(rows)
             plans = await self._record.plans(sorted({row.post_id for row in rows}))
-            pairs = rescheduled_times(
-                [(row, times[row.activity_id][0]) for row in rows if row.activity_id in times],
-                self._policy,
-                plans,
-                next(iter(times.values()))[1] if times else NO_ORDERS,
-            )
+            with self._ruled():
+                pairs = rescheduled_times(
+                    [(row, times[row.activity_id][0]) for row in rows if row.activity_id in times],
+                    self._policy,
+                    plans,
+                    next(iter(times.values()))[1] if times else NO_ORDERS,
+                )
             return [msgspec.structs.replace(row, scheduled_for_ms=due_ms) for row, due_ms in pairs]
 
         async for ids in snapshot.matching(selection(command), STANDING, AT_ONCE):
@@ -346,20 +364,22 @@ class CommandApplier(RowApplier[PodCommand]):
                 continue
             match command.command:
                 case "schedule":
-                    self._schedule(command, item.offset, ledger, plans, orders, days, now_ms)
+                    with self._ruled():
+                        self._schedule(command, item.offset, ledger, plans, orders, days, now_ms)
                 case "dispatch":
                     await self._dispatch(item, command, ledger, orders.opted_out, now_ms)
                 case "postpone":
-                    postpone(
-                        self._shard,
-                        command,
-                        item.offset,
-                        ledger,
-                        self._policy,
-                        plans,
-                        now_ms,
-                        orders,
-                    )
+                    with self._ruled():
+                        postpone(
+                            self._shard,
+                            command,
+                            item.offset,
+                            ledger,
+                            self._policy,
+                            plans,
+                            now_ms,
+                            orders,
+                        )
                 case "expire":
                     expire(self._shard, command, item.offset, ledger)
                 case "pause" | "resume":
@@ -461,6 +481,16 @@ class CommandApplier(RowApplier[PodCommand]):
                 ledger.change(msgspec.structs.replace(row, scheduled_for_ms=now_ms), item.offset)
             else:
                 ledger.ignored["activity that does not wait"] += 1
+
+    @contextmanager
+    def _ruled(self) -> Iterator[None]:
+        """Around the rules for times. A bug in them must not have one command hold up its
+        neighbours for ever: it is buried."""
+        try:
+            yield
+        except Exception as error:
+            log.exception("a command cannot be applied", shard=self._shard)
+            raise CulpritError(repr(error)) from error
 
     def _may_wait(self, due_ms: int, now_ms: int) -> bool:
         """Whether the timer does not fire by itself at once: it may be held back as overdue."""

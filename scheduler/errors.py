@@ -53,8 +53,16 @@ class BadRecordError(PermanentError):
         super().__init__(reason)
 
 
-class DataRefusedError(PermanentError):
-    """PostgreSQL refuses the data of a batch (SQLSTATE 22 or 23): find the culprit by bisection."""
+class CulpritError(PermanentError):
+    """One record of a batch, at least, can never be applied: find it by bisection."""
+
+    why = "cannot be applied"
+
+
+class DataRefusedError(CulpritError):
+    """PostgreSQL refuses the data of a batch (SQLSTATE 22 or 23)."""
+
+    why = "refused by PostgreSQL"
 
 
 class InstanceReplacedError(PermanentError):

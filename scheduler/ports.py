@@ -443,6 +443,9 @@ class Record(Protocol):
     async def wheel_gen(self, topic: str, shard: int) -> str | None:
         """What `begin_wheel` was told last; None where no wheel was begun."""
 
+    async def shards_of_posts(self, post_ids: Sequence[str]) -> Mapping[str, int]:
+        """The shard of each of those posts that has activities in one; the first of several."""
+
     async def quiet_before(
         self, shard: int, subject: Subject, command_offset: int
     ) -> QuietHours | None:

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
-from scheduler.errors import TransientError
+from scheduler.patience import Patience
 from scheduler.ports import SourceRecord, Wheel
 from streams.pump import Applier
 from streams.source_log import SourceLog
@@ -38,6 +39,7 @@ class CommandsFirst:
         self._wheel = wheel
         self._source = source
         self._waited = False
+        self._patience = Patience(f"{commands}/{shard}")
 
     async def apply(self, records: Sequence[SourceRecord]) -> None:
         """See `Applier.apply`."""
@@ -56,20 +58,23 @@ class CommandsFirst:
         seen: int | None = None
         until_s: float | None = None
         while until_s is None or clock() < until_s:
-            try:
-                if end is None:
-                    end = (await self._source.ends([self._shard]))[self._shard]
-                # The wheel's: there it is that a pause holds.
-                at = await self._wheel.watermark(self._shard, self._commands)
-                if at + 1 >= end:
-                    return
-                # Read only where it stands still: what is left may be markers of transactions.
-                if at == seen and not await self._source.has_record(self._shard, at + 1, end):
-                    return
-                seen = at
-                until_s = until_s or clock() + LONGEST_S
-            except TransientError:
-                # Events wait for these stores as well.
-                pass
+            # With these stores away events wait anyway.
+            look = partial(self._look, end, seen)
+            seen, end, done = await self._patience.until_done(look)
+            if done:
+                return
+            until_s = until_s or clock() + LONGEST_S
             await asyncio.sleep(LOOK_S)
         log.warning("events wait for commands no longer", shard=self._shard)
+
+    async def _look(self, end: int | None, seen: int | None) -> tuple[int, int, bool]:
+        """How far the commands are applied, up to where they must be, and whether they are."""
+        if end is None:
+            end = (await self._source.ends([self._shard]))[self._shard]
+        # The wheel's: there it is that a pause holds.
+        at = await self._wheel.watermark(self._shard, self._commands)
+        done = at + 1 >= end
+        if not done and at == seen:
+            # Read only where it stands still: what is left may be markers of transactions.
+            done = not await self._source.has_record(self._shard, at + 1, end)
+        return at, end, done

@@ -72,6 +72,7 @@ class Row:
     failures: str = ""
     result_offset: int | None = None
     command_offset: int | None = None
+    updated_at_ms: int | None = field(default=None, compare=False)
     version: int = field(default=0, compare=False)
 
     @property
@@ -235,14 +236,14 @@ class MemoryRecord:
         plans: Mapping[str, int] = NO_PLANS,
     ) -> frozenset[str] | None:
         """See `Record.apply_plan`."""
-        if any(self._plans.get(name) != count for name, count in plans.items()):
+        if any(self._plans.get(name, 0) != count for name, count in plans.items()):
             return None
         for each in activities:
             _check(each)
         if not self._swap(topic, shard, expected, upto, decided_by):
             return None
         for name in plans:
-            self._plans[name] += 1
+            self._plans[name] = self._plans.get(name, 0) + 1
         planned = {each.activity_id for each in activities}
         inserted = {
             each.activity_id
@@ -359,12 +360,12 @@ class MemoryRecord:
                 raise DataRefusedError("NUL in an error")
         if wheel_gen and self._wheels.get((topic, shard), wheel_gen) != wheel_gen:
             return None
-        if any(self._plans.get(name) != count for name, count in plans.items()):
+        if any(self._plans.get(name, 0) != count for name, count in plans.items()):
             return None
         if not self._swap(topic, shard, expected, upto, decided_by):
             return None
         for name in plans:
-            self._plans[name] += 1
+            self._plans[name] = self._plans.get(name, 0) + 1
         for control in verdict.controls:
             self._controls[shard, control.kind, control.subject] = control
             if control.kind == "daily_cap" and control.active:
@@ -394,6 +395,7 @@ class MemoryRecord:
                     else row.source_partition,
                     result_offset=change.cause if by == "result" else None,
                     command_offset=change.cause if by == "command" else None,
+                    updated_at_ms=_now_ms(),
                 )
             )
             self._engagements[row.member_id] += change.counts
@@ -409,6 +411,15 @@ class MemoryRecord:
         """See `Record.begin_wheel`."""
         if instead_of in (None, self._wheels.get((topic, shard))):
             self._wheels[topic, shard] = gen
+
+    async def shards_of_posts(self, post_ids: Sequence[str]) -> Mapping[str, int]:
+        """See `Record.shards_of_posts`."""
+        found: dict[str, int] = {}
+        for row in self._rows.values():
+            if row.post_id in post_ids and row.source_partition is not None:
+                shard = found.setdefault(row.post_id, row.source_partition)
+                found[row.post_id] = min(shard, row.source_partition)
+        return found
 
     async def quiet_before(
         self, shard: int, subject: Subject, command_offset: int
@@ -594,11 +605,17 @@ def _post_plan(rows: Sequence[Row]) -> PostPlan:
     return PostPlan(frozenset(ids), tuple(sorted(likes)))
 
 
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
 def _may_count(row: Row) -> bool:
     """Whether the like was sent or will be, as far as is known."""
     if row.status is Status.CANCELLED:
         due_ms = row.scheduled_for_ms or 0
-        return row.dispatched_at_ms is not None or due_ms <= time.time_ns() // 1_000_000
+        waited = row.command_offset is not None or row.result_offset is not None
+        was_due = waited and due_ms <= (row.updated_at_ms or _now_ms()) + 60_000
+        return row.dispatched_at_ms is not None or was_due
     return row.status not in (Status.PENDING, Status.EXPIRED)
 
 

@@ -188,11 +188,6 @@ class PostgresClient(PostgresRecord):
             rows[0]["as_of"] if rows else None,
         )
 
-    async def shards_of_posts(self, post_ids: Sequence[str]) -> Mapping[str, int]:
-        """The shards of those posts that have one."""
-        rows = await self._all("shards_of_posts", post_ids)
-        return {row["post_id"]: row["shard"] for row in rows}
-
     async def count_in_status(self, activity_ids: Sequence[str], statuses: Sequence[Status]) -> int:
         """How many of these activities, given by canonical UUIDs, are in one of `statuses`."""
         row = await self._one("count_in_status", ",".join(activity_ids), statuses)

@@ -144,6 +144,11 @@ class PostgresRecord:
             return frozenset(row["there"]) if row and row["moved"] else None
         return frozenset() if row and row["moved"] else None
 
+    async def shards_of_posts(self, post_ids: Sequence[str]) -> Mapping[str, int]:
+        """See `Record.shards_of_posts`."""
+        rows = await self._all("shards_of_posts", post_ids)
+        return {row["post_id"]: row["shard"] for row in rows}
+
     async def reach_between(self, shard: int, after: int, upto: int, limit: int) -> int:
         """See `Record.reach_between`."""
         row = await self._one("reach_between", shard, after, upto, limit)

@@ -12,6 +12,7 @@
     undisturbed as (
         select not exists (
             select from known left join members using (member_id)
-            where members.plans is distinct from known.plans
+            -- None where the member was forgotten while a cap was set.
+        where coalesce(members.plans, 0) <> known.plans
         ) as yes
     )

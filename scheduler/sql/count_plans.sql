@@ -1,6 +1,6 @@
 -- One more plan for each of the `members` of capped_members.sql, if the watermark has `moved`.
     counted_plans as (
-        update member_plans as member
-        set plans = member.plans + 1
-        where member_id = any(array(select member_id from known)) and exists (select from moved)
+        insert into member_plans as member (member_id, plans)
+        select member_id, 1 from known where exists (select from moved)
+        on conflict (member_id) do update set plans = member.plans + 1
     )

@@ -71,7 +71,9 @@ class PostgresStore:
         columns = [each.name for each in fields(Row) if each.name != "version"]
         names = [name.removesuffix("_ms") for name in columns]
         values = [
-            f"timestamptz 'epoch' + ${at} * interval '1 millisecond'"
+            f"coalesce(timestamptz 'epoch' + ${at} * interval '1 millisecond', now())"
+            if name == "updated_at_ms"
+            else f"timestamptz 'epoch' + ${at} * interval '1 millisecond'"
             if name.endswith("_ms")
             else f"nullif(${at}, '')::jsonb"
             if name == "failures"

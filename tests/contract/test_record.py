@@ -217,12 +217,18 @@ async def test_pending_cancelled_and_expired_do_not_count_for_the_cap(store: Sto
 
 
 async def test_what_was_cancelled_and_may_have_been_sent_counts_for_the_cap(store: Store) -> None:
-    later_ms = time.time_ns() // 1_000_000 + 3_600_000
-    cancelled = partial(upstream_row, status=Status.CANCELLED)
+    hour_ms = 3_600_000
+    later_ms = time.time_ns() // 1_000_000 + hour_ms
+    cancelled = partial(
+        upstream_row, status=Status.CANCELLED, command_offset=1, updated_at_ms=hour_ms
+    )
     await store.insert(
         cancelled("due", scheduled_for_ms=5_000),
         cancelled("sent", scheduled_for_ms=later_ms, dispatched_at_ms=later_ms + 1),
         cancelled("waiting", scheduled_for_ms=later_ms + 2),
+        # Of that, too, nothing was sent, though its time has passed by now.
+        cancelled("waited", scheduled_for_ms=2 * hour_ms),
+        cancelled("never planned", scheduled_for_ms=8_000, command_offset=None),
         cancelled("comment", engagement_type="comment", scheduled_for_ms=6_000),
         upstream_row("expired", status=Status.EXPIRED, scheduled_for_ms=7_000),
     )

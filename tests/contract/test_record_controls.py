@@ -245,6 +245,8 @@ async def test_what_matches_is_found(store: Store) -> None:
     assert await found(Selection("all"), waits) == {first, second, third}
     assert await found(Selection("pod", "a"), Status.DISPATCHED, Status.CANCELLED) == set()
     assert await found(Selection("pod", "c"), waits) == set()
+    shards = await record.shards_of_posts(["p", "q", "r"])
+    assert shards == {"p": min(SHARD, SHARD + 1), "q": SHARD}
 
 
 async def changed(record: Record, at: int, upto: int, *changes: RowChange) -> None:
@@ -367,3 +369,8 @@ async def test_shards_plan_for_a_capped_member_one_after_the_other(store: Store)
     assert await order(record, 2, 3, off, binding=[TOPIC])
     found = await record.orders(TOPIC, SHARD, ["m"])
     assert (found.caps, found.plans) == ({}, {})
+    # And where nothing is known of one: whoever is forgotten may get a cap in the same moment.
+    for shard, known, moved in ((5, 0, True), (6, 0, False), (6, 1, True)):
+        activity = planned(0, member="x", post=f"of {shard}")
+        there = await record.apply_plan(TOPIC, shard, -1, 0, [activity], plans={"x": known})
+        assert (there is not None) == moved

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from scheduler import commands
 from scheduler.activity import Announcement, Status
 from scheduler.adapters.memory_record import MemoryRecord, Row
 from scheduler.adapters.memory_wheel import MemoryWheel
@@ -27,6 +28,10 @@ TOPIC, EVENTS = "pod-commands", "post-detected"
 NOW_MS = 1_000_000
 HOUR_MS = 3_600_000
 X, Y = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
+
+
+def quiet(start: str, end: str) -> dict[str, Any]:
+    return {"pod_id": "pod", "quiet_from": start, "quiet_until": end, "time_zone": "UTC"}
 
 
 class Site:
@@ -227,6 +232,55 @@ async def test_a_cancel_of_another_shards_activities_is_forwarded() -> None:
     assert (await site.wheel.size(1)).pending == 0
 
 
+async def test_a_cancel_of_another_shards_post_is_forwarded() -> None:
+    site = Site()
+    await site.open(0, 1, 2)
+    site.insert(X, 1, **LATER)
+    site.insert(Y, 2, **LATER)
+    await add(site, 1, X)
+    await add(site, 2, Y)
+    await send(site, 2, "cancel", post_id="post")
+    assert site.forwarded == [1]
+    assert {row.status for row in site.record.table.values()} == {Status.CANCELLED}
+    assert [(await site.wheel.size(shard)).pending for shard in (1, 2)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "command", "fields"),
+    [
+        ("postponed_times", "reschedule", {"post_id": "post", "shift_ms": 1000}),
+        ("after", "quiet_hours", quiet("00:00", "01:00")),
+        ("scheduled_times", "schedule", {"post_id": "post", "activity_ids": (Y,)}),
+    ],
+)
+async def test_a_bug_in_the_rules_holds_up_no_neighbour(
+    rule: str, command: str, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site()
+    await site.open(0)
+    site.insert(X, 0, **LATER)
+    site.insert(Y, None)
+    await add(site, 0, X)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("no such time")
+
+    monkeypatch.setattr(commands, rule, fail)
+    events = [
+        PodCommand(event_id="e", issued_at=moment(NOW_MS), **each)
+        for each in (
+            {"command": "pause", "member_id": "ann"},
+            {"command": command, **fields},
+            {"command": "cancel", "activity_ids": (X,)},
+        )
+    ]
+    await site.deliver_all(0, [codec.encode(event) for event in events])
+    assert site.letters == ["cannot be applied: ZeroDivisionError('no such time')"]
+    assert site.record.table[X].status is Status.CANCELLED
+    assert [each.command for each in site.record.applied.values()] == ["pause", "cancel"]
+    assert (await site.wheel.size(0)).pending == 0
+
+
 async def add(site: Site, shard: int, name: str) -> None:
     timer = site.record.table[name].timer
     assert timer
@@ -309,10 +363,6 @@ async def test_who_plans_events_is_bound(command: str, fields: dict[str, Any]) -
     assert (await site.record.orders(EVENTS, 0, ["ann"])).version == -1
     await send(site, 0, command, **fields)
     assert (await site.record.orders(EVENTS, 0, ["ann"])).version == 2
-
-
-def quiet(start: str, end: str) -> dict[str, Any]:
-    return {"pod_id": "pod", "quiet_from": start, "quiet_until": end, "time_zone": "UTC"}
 
 
 @pytest.mark.parametrize("bound", [False, True], ids=["at once", "after a crash"])
