@@ -263,7 +263,8 @@ class Settings(BaseSettings):
         60_000,
         ge=1000,
         le=LONGEST_MS,
-        description="Lag without progress after which a worker exits, to restart.",
+        description="Lag without progress after which a worker exits, to restart; and for how long"
+        " the event loop of any process may stand still.",
     )
     log_level: str = Field(
         "info", pattern=r"^(debug|info|warning|error)$", description="Least severe level logged."

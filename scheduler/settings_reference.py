@@ -44,7 +44,8 @@ so a misspelt name changes nothing: `pod-automation` does not warn of it.
 
 With `{FILE_SUFFIX}` behind its name a variable names a file that holds the value, as for secrets:
 `{ENV_PREFIX}POSTGRES_DSN{FILE_SUFFIX}=/run/secrets/dsn`. No other file is read: `docker compose`
-passes on what is in `.env`; `pod-automation stack` writes `stack.env` to load into your shell.
+passes on what is in `.env`, but for the three addresses, which `docker-compose.yml` sets itself;
+`pod-automation stack` writes `stack.env` to load into your shell.
 
 All processes of one engine need the same servers, names and pacing.
 """
@@ -55,8 +56,7 @@ _FIXED = f"""\
 - Jitter: ± {LIKE_JITTER:.0%} of the delay for likes, ± {COMMENT_JITTER:.0%} for comments, always
   within the window.
 - Brokers refuse a session shorter than their `group.min.session.timeout.ms`, which is 6 s by
-  default. The grace and the stall time-out are the worker's; a dispatcher stops within bounds of
-  its own.
+  default. What takes a dispatcher longest has bounds of its own, below the default grace.
 - Redis and PostgreSQL take a login and TLS in their addresses: `rediss://user:password@host:6379/0`,
   `postgresql://user:password@host/name?sslmode=verify-full`.
 - Each engine needs a database of its own in PostgreSQL: the prefix does not part the tables.

@@ -6,12 +6,12 @@
 | 1 | NO | it ran, and the answer is "no": a shard was not rebuilt in time, the demo lost a timer | read the result |
 | 2 | USAGE | wrong usage, setting or input; nothing was done | correct what the message names |
 | 3 | STORE_AWAY | Kafka, Redis or PostgreSQL is not reachable | start it, then try again |
-| 4 | NOT_READY | the stores answer, but are not set up for these settings | `pod-automation init` |
+| 4 | NOT_READY | the stores answer, but are not set up for these settings, or refuse the login | `pod-automation init`, or correct what the message names |
 | 5 | DIFFERENT | the stores differ, and not for a moment | read the result; runbook |
 | 7 | STACK | a server or process that the command started did not come up, or has ended | read its log |
 | 70 | BUG | an error of ours, with a traceback | report it |
 | 74 | GRACE_OVER | an orderly stop took longer than the grace; nothing is lost | |
-| 75 | STALLED | the worker made no progress, and ended so that its supervisor restarts it | |
+| 75 | STALLED | the process made no progress, and ended so that its supervisor restarts it | |
 | 78 | REPLACED | another process has started under the same POD_AUTOMATION_INSTANCE_ID | one id a process |
 | 130 | INTERRUPTED | Ctrl-C | |
 """  # noqa: E501 - a table
@@ -43,12 +43,12 @@ Exit codes:
     1  it ran, and the answer is no (not rebuilt in time, a timer lost)
     2  wrong usage, setting or input; nothing was done
     3  a store (Kafka, Redis, PostgreSQL) is not reachable
-    4  the stores are not set up for these settings: run `init`
+    4  the stores are not set up for these settings (run `init`), or refuse the login
     5  the stores differ
     7  a server or process that it started did not come up, or has ended
    70  a bug, with its traceback; please report it
    74  an orderly stop took too long and was cut off (nothing is lost)
-   75  the worker made no progress and ended, to be restarted
+   75  the process made no progress and ended, to be restarted
    78  another process has started under the same POD_AUTOMATION_INSTANCE_ID
   130  interrupted by Ctrl-C
 """
