@@ -229,7 +229,7 @@ class Dispatcher:
         try:
             ours = True
             while ours:
-                turn = await self._turn(shard, kept, owner)
+                turn = await self._turn(shard, kept, owner, IDLE_MS / 1000)
                 if turn.busy:
                     backoff.reset()
                 if projecting.done():
@@ -258,7 +258,7 @@ class Dispatcher:
         return not kept.leaving
 
     async def _turn(
-        self, shard: int, kept: _Kept, owner: ShardDispatcher, longest_s: float = IDLE_MS / 1000
+        self, shard: int, kept: _Kept, owner: ShardDispatcher, longest_s: float
     ) -> Turn:
         kept.wake.clear()
         turn = await owner.run_once()
