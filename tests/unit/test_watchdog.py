@@ -5,7 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,48 +13,78 @@ from streams.quiet import REPEATS, WINDOW_S, RepeatLimit
 from streams.stall import Progress, StallDetector
 from streams.watchdog import EXIT_GRACE_OVER, EXIT_STALLED, Watchdog
 
-BEAT_S = 0.01
+STALL_S, GRACE_S, STEP_S = 10.0, 20.0, 6.0
 
 
-class Ends:
-    """Stands for the end of the process."""
+class Process:
+    """One that is watched: its clock, which stands still until it is moved, and its end."""
 
     def __init__(self) -> None:
+        self.now_s = 0.0
         self.code: int | None = None
-        self.called = threading.Event()
+        self.ended = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._seen = asyncio.Event()
+        self.dog = Watchdog(STALL_S, GRACE_S, end=self._end, beat_s=0.001, clock=self._clock)
+        self.dog.start(self._loop)
 
-    def __call__(self, code: int, reason: str) -> None:
+    def _clock(self) -> float:
+        if threading.current_thread().name == "watchdog":
+            self._loop.call_soon_threadsafe(self._seen.set)
+        return self.now_s
+
+    def _end(self, code: int, reason: str) -> None:
         self.code = code
-        self.called.set()
+        self.ended.set()
+        self._loop.call_soon_threadsafe(self._seen.set)
+
+    async def turns(self, steps: int) -> None:
+        """Time goes on; behind each step the loop turns, and has beaten before the next."""
+        for _ in range(steps):
+            self.now_s += STEP_S
+            for _ in range(2):
+                self._seen.clear()
+                if self.code is None:
+                    await self._seen.wait()
+
+    async def watched_no_more(self) -> None:
+        await asyncio.to_thread(self.dog._thread.join, 10)
+        assert not self.dog._thread.is_alive()
 
 
-async def test_a_stop_that_takes_too_long_ends_the_process() -> None:
-    ends = Ends()
-    dog = Watchdog(3600, 0.02, end=ends, beat_s=BEAT_S)
-    dog.start(asyncio.get_running_loop())
-    dog.stop_within_grace()
-    assert await asyncio.to_thread(ends.called.wait, 10)
-    assert ends.code == EXIT_GRACE_OVER
+@pytest.fixture
+async def process() -> AsyncIterator[Process]:
+    made = Process()
+    yield made
+    made.dog.stop()
+    await made.watched_no_more()
 
 
-async def test_a_blocked_loop_ends_the_process() -> None:
-    ends = Ends()
-    dog = Watchdog(0.05, 3600, end=ends, beat_s=BEAT_S)
-    dog.start(asyncio.get_running_loop())
-    deadline = time.monotonic() + 10
-    while not ends.called.is_set() and time.monotonic() < deadline:
-        time.sleep(BEAT_S)  # noqa: ASYNC251 - it is the blocking that is tested
-    assert ends.code == EXIT_STALLED
+async def test_a_stop_that_takes_too_long_ends_the_process(process: Process) -> None:
+    await process.turns(10)
+    process.dog.stop_within_grace()
+    await process.turns(3)
+    assert process.code is None
+    await process.turns(1)
+    assert process.code == EXIT_GRACE_OVER
 
 
-async def test_a_loop_that_turns_is_left_alone_and_so_is_a_stopped_watchdog() -> None:
-    ends = Ends()
-    dog = Watchdog(3600, 3600, end=ends, beat_s=0.001)
-    dog.start(asyncio.get_running_loop())
-    await asyncio.sleep(0.05)
-    dog.stop()
-    dog.stop_within_grace()
-    assert ends.code is None
+async def test_a_blocked_loop_ends_the_process(process: Process) -> None:
+    process.now_s += STALL_S
+    assert process.ended.wait(10)  # the loop does not turn meanwhile
+    assert process.code == EXIT_STALLED
+
+
+async def test_a_loop_that_turns_is_left_alone(process: Process) -> None:
+    await process.turns(10)
+    assert process.code is None
+
+
+async def test_a_process_that_has_stopped_in_time_is_left_alone(process: Process) -> None:
+    process.dog.stop_within_grace()
+    process.dog.stop()
+    await process.watched_no_more()
+    assert process.code is None
 
 
 def test_the_process_ends_with_the_code_and_says_why() -> None:
