@@ -28,6 +28,7 @@ from redis.asyncio import Redis
 
 from scheduler.settings import Settings
 from tests.integration.worker_bench import broken_records, send_raw, until
+from tests.tied import tied
 
 CHECKOUT = Path(__file__).parents[2]
 CAP, CAP_WINDOW_MS = 3, 1000
@@ -50,7 +51,7 @@ Key = tuple[str, str, str, str]  # pod, post, member, type
 
 
 class EngineProcess:
-    """`pod-automation worker`, `dispatcher` or any other, in a process of its own.
+    """`pod-automation worker`, `dispatcher` or any other, in a process that ends with this one.
 
     `log` gets what it says, else it goes where this process's goes. `program` is the folder that
     holds it: that of another release, or this checkout.
@@ -76,7 +77,7 @@ class EngineProcess:
         with contextlib.ExitStack() as stack:
             log = None if self.log is None else stack.enter_context(self.log.open("ab"))
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "pod_automation", self.command, *self._options),
+                *tied(sys.executable, "-m", "pod_automation", self.command, *self._options),
                 env=self._environment,
                 cwd=self._folder,
                 stderr=log,

@@ -16,6 +16,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from pod_automation.cli.exit_codes import ExitCode
 from pod_automation.demo.topic import read_through
 from scheduler.settings import Settings
+from tests.tied import tied
 from tests.unit.program import COMMAND, NOWHERE, Outcome, command_environment
 
 pytestmark = pytest.mark.timeout(240)
@@ -44,8 +45,7 @@ async def running(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A command as long as it is needed."""
     process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *arguments,
+        *tied(*COMMAND, *arguments),
         env=command_environment(environment),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -36,6 +36,7 @@ from schemas.ids import activity_id
 from schemas.times import millis
 from tests.integration.scenario import read
 from tests.integration.worker_bench import joined, until
+from tests.tied import tied
 from tests.unit.program import COMMAND, ROOT, command_environment
 from tests.unit.test_executor_attempt import AT
 
@@ -196,7 +197,7 @@ async def process(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process of its own, its logs in a pipe."""
     started = await asyncio.create_subprocess_exec(
-        *command,
+        *tied(*command),
         cwd=ROOT,
         env=command_environment(environment),
         stdout=asyncio.subprocess.PIPE,

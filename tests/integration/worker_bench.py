@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.adapters.redis_wheel import RedisWheel
 from scheduler.settings import Settings
+from tests.tied import tied
 
 EPOCH = "test"
 DETECTED_AT = "2026-11-24T08:00:00.000Z"
@@ -158,7 +159,7 @@ async def leave_marker(producer: AIOKafkaProducer, topic: str, partition: int) -
 
 
 class WorkerProcess:
-    """A worker in a process of its own."""
+    """A worker in a process that ends with this one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = {**os.environ, **environment}
@@ -166,7 +167,7 @@ class WorkerProcess:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.integration.run_worker", env=self._environment
+            *tied(sys.executable, "-m", "tests.integration.run_worker"), env=self._environment
         )
 
     @property

@@ -3,21 +3,18 @@
 python -m tests.torture.process worker
 """
 
-import ctypes
 import os
-import signal
 import sys
+
+from tests.tied import tie
 
 BUG = "TORTURE_BUG"
 CLOCK = "TORTURE_CLOCK_S"
 
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h: the signal that a process gets when its parent ends, however that ends."""
-
 
 def main() -> int:
     """Run the command line as it is but for what the environment asks for."""
-    _die_with_the_torture()
+    tie()
     if seconds := os.environ.get(CLOCK):
         from tests.torture.clock import set_off
 
@@ -31,11 +28,6 @@ def main() -> int:
     from pod_automation.cli import main as command_line
 
     return command_line(sys.argv[1:])
-
-
-def _die_with_the_torture() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":
