@@ -30,7 +30,7 @@ AFTER_S = 2
 NEAR, FAR = "in the same shards", "in other shards"
 
 Late = Mapping[str, Sequence[int]]
-"""Sorted lateness in milliseconds of the others' timers, by where they are."""
+"""By how many milliseconds the others' timers were dispatched late, sorted, by where they are."""
 
 
 async def run(bench: Bench) -> Sequence[Figure]:
@@ -50,7 +50,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
     for place in (NEAR, FAR):
         figures += [
             Figure(
-                name=f"burst of {count:,}, others {place}, lateness {name}",
+                name=f"burst of {count:,}, others {place}, dispatched, {name}",
                 unit="ms",
                 values=[quantile(late[place], share) for _, late, _ in found],
                 better="less",

@@ -61,7 +61,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
     for when in WHEN:
         figures += [
             Figure(
-                name=f"{name}, others' lateness {when}, {quantity}",
+                name=f"{name}, others dispatched {when}, {quantity}",
                 unit="ms",
                 values=[quantile(each.late[when], share) for each in found],
                 better="less",

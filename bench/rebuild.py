@@ -45,12 +45,12 @@ async def run(bench: Bench) -> Sequence[Figure]:
             took = await bench.each_repeat(f"rebuild of {count:,} timers", seconds)
             world = World(2)
             beside = await bench.each_repeat(
-                "lateness of the others while one shard is rebuilt",
+                "the others while one shard is rebuilt",
                 lambda: _beside(site, bench, world),
             )
     late = [
         Figure(
-            name=f"lateness at {RATE}/s while another shard is rebuilt, {name}",
+            name=f"dispatched at {RATE}/s while another shard is rebuilt, {name}",
             unit="ms",
             values=[lateness.quantile(found, share) for found, _ in beside],
             better="less",

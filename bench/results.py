@@ -44,7 +44,8 @@ def size_at(count: int, server: str = "") -> str:
 
 
 def lateness_at(rate: int, share: str) -> str:
-    """The quantity: a percentile of lateness where so many timers a second fall due."""
+    """The quantity: a percentile of how much later than due whoever executes a timer has it, where
+    so many a second fall due."""
     return f"lateness at {rate:,}/s, {share}"
 
 

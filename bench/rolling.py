@@ -1,4 +1,4 @@
-"""How late timers are while all processes are restarted, one after the other."""
+"""How late timers are dispatched while all processes are restarted, one after the other."""
 
 import time
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ async def run(bench: Bench) -> Sequence[Figure]:
         for share_name, share in SHARES.items():
             figures.append(
                 Figure(
-                    name=f"{what}, lateness at {RATE}/s, {share_name}",
+                    name=f"{what}, dispatched at {RATE}/s, {share_name}",
                     unit="ms",
                     values=[quantile(late, share) for late, _ in found],
                     goal=PROMISE_MS if share_name == "max" and strike is stop else None,

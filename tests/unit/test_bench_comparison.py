@@ -11,6 +11,7 @@ from bench import publish
 from bench.__main__ import WHOLE
 from bench.comparison import goals, rows, shares
 from bench.guard import Measured, compared
+from bench.lateness import figures_of
 from bench.results import (
     FIRE,
     OLD_REDIS,
@@ -95,6 +96,14 @@ def test_a_size_is_held_against_that_on_the_same_server() -> None:
         (here, 12, False),
         (there, 15, True),
     ]
+
+
+def test_we_are_as_late_as_a_consumer_has_it() -> None:
+    found = figures_of(200, [([1, 2, 3], [10, 20, 30]), ([0, 0, 0], [5, 5, 5])], {"seconds": 20})
+    (late,) = [each for each in found if each.quantity == LATE]
+    assert (late.values, late.notes["earliest, ms"]) == ([20, 5], [10, 5])
+    (dispatched,) = [each for each in found if each.name == "dispatched at 200/s, p50"]
+    assert (dispatched.values, dispatched.quantity) == ([2, 0], "")
 
 
 def test_a_limit_counts_as_we_do(figures: Sequence[Figure]) -> None:
