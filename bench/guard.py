@@ -93,8 +93,8 @@ async def measured(bench: Bench) -> list[Measured]:
     """All core figures."""
     found: list[Measured] = []
     for name, once in (
-        ("ingest", partial(ingest.once, bench, EVENTS)),
-        ("drain", partial(drain.once, bench, FIRED, 8)),
+        ("ingest", partial(_ingested, bench)),
+        ("drain", partial(_drained, bench)),
     ):
         rates, costs = await _process(bench, name, once)
         found += [Measured(f"{name}, processor", "cost", costs), Measured(name, "rate", rates)]
@@ -106,15 +106,25 @@ async def measured(bench: Bench) -> list[Measured]:
     return [*found, Measured(f"bytes a timer at {PENDING:,}", "size", size)]
 
 
+async def _ingested(bench: Bench) -> tuple[float, Spent]:
+    found = await ingest.once(bench, EVENTS)
+    return found.rate, found.spent
+
+
+async def _drained(bench: Bench) -> tuple[float, Spent]:
+    rate, _, spent = await drain.once(bench, FIRED, 8)
+    return rate, spent
+
+
 async def _process(
-    bench: Bench, name: str, once: Callable[[], Awaitable[tuple[float, float, Spent]]]
+    bench: Bench, name: str, once: Callable[[], Awaitable[tuple[float, Spent]]]
 ) -> tuple[float, float]:
     rates: list[float] = []
     costs: list[float] = []
 
     async def repeat() -> None:
         before = loop()
-        rate, _, spent = await once()
+        rate, spent = await once()
         wall, busy = (median(pair) for pair in zip(before, loop(), strict=True))
         us = sum(used for part, used in spent.us_a_timer.items() if part != "bench")
         rates.append(1000 * rate / wall)

@@ -5,15 +5,26 @@ import time
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from msgspec import Struct
 
 from bench.harness import Bench
 from bench.load import PER_POST, World, publish
 from bench.meter import Spent
-from bench.results import SCHEDULE, Figure
+from bench.results import IN_POSTGRES, SCHEDULE, Figure
 from bench.site import Process, Site
 from scheduler.adapters.kafka_consumer import reading
 
 GOAL = 20_000
+
+
+class Ingested(Struct, frozen=True):
+    """Timers a second until both stores have them, and until all is acked; the processor time; and
+    what a timer takes in the table, with all indexes and the room in them."""
+
+    rate: float
+    acked: float
+    spent: Spent
+    bytes_a_row: float
 
 
 async def run(bench: Bench) -> Sequence[Figure]:
@@ -25,22 +36,28 @@ async def run(bench: Bench) -> Sequence[Figure]:
             name="ingest",
             quantity=SCHEDULE,
             unit="timers/s",
-            values=[rate for rate, _, _ in found],
+            values=[each.rate for each in found],
             goal=GOAL,
             notes={
                 "events": events,
                 "timers an event": PER_POST,
-                "until the group's offsets are committed, timers/s": [
-                    acked for _, acked, _ in found
-                ],
-                "processor": [spent for _, _, spent in found],
+                "until the group's offsets are committed, timers/s": [each.acked for each in found],
+                "processor": [each.spent for each in found],
             },
-        )
+        ),
+        Figure(
+            name=IN_POSTGRES,
+            quantity=IN_POSTGRES,
+            unit="bytes/timer",
+            values=[each.bytes_a_row for each in found],
+            better="less",
+            notes={"timers": events * PER_POST},
+        ),
     ]
 
 
-async def once(bench: Bench, events: int) -> tuple[float, float, Spent]:
-    """Timers a second until both stores have them, until all is acked, and the processor time."""
+async def once(bench: Bench, events: int) -> Ingested:
+    """One worker starts, with so many events in the topic."""
     async with bench.site() as site:
         topic = site.settings.topics.post_detected
         await site.open_wheels({})
@@ -62,8 +79,9 @@ async def once(bench: Bench, events: int) -> tuple[float, float, Spent]:
             spent = meter.stop(events * PER_POST)
             acked = await _acked(site, worker, events)
         await _check(site, events)
+        size = await site.rows("select pg_total_relation_size('pod_activities')")
     timers = events * PER_POST
-    return timers / (stored - began), timers / (acked - began), spent
+    return Ingested(timers / (stored - began), timers / (acked - began), spent, size / timers)
 
 
 async def _acked(site: Site, worker: Process, events: int) -> float:

@@ -19,6 +19,7 @@ from bench.comparison import BULLMQ, Row, early, goals, rows, shares
 from bench.results import (
     FIRE,
     IDLE,
+    IN_POSTGRES,
     OURS,
     SCHEDULE,
     WHEEL_SCHEDULE,
@@ -38,6 +39,7 @@ _BRIEF = (
     SCHEDULE,
     FIRE,
     size_at(1_000_000),
+    IN_POSTGRES,
     lateness_at(200, "p50"),
     lateness_at(200, "p99"),
     IDLE,

@@ -32,15 +32,15 @@ SCHEDULE = "schedule"
 FIRE = "fire"
 IDLE = "idle"
 RESIDENT = "resident memory"
-
+IN_POSTGRES = "bytes a timer in PostgreSQL"
 
 OLD_REDIS = "Redis 6.2"
 
 
-def size_at(count: int, server: str = "") -> str:
-    """The quantity: what a timer takes where so many are pending; `server` where that is another
-    than the rest is measured on."""
-    return f"bytes a timer at {count:,}" + (f", {server}" if server else "")
+def size_at(count: int, server: str = "Redis") -> str:
+    """The quantity: the memory that a timer takes where so many are pending; `server` where that is
+    another than the rest is measured on."""
+    return f"bytes a timer in {server} at {count:,}"
 
 
 def lateness_at(rate: int, share: str) -> str:

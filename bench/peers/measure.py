@@ -23,6 +23,7 @@ from bench.peers.protocol import Driver, DriverError, Fired, driver
 from bench.results import (
     FIRE,
     IDLE,
+    IN_POSTGRES,
     MIB,
     OLD_REDIS,
     RESIDENT,
@@ -137,7 +138,12 @@ class _Trial:
         return count / seconds, (await self._bytes() - before) / count
 
     def _size(self, at: int, values: Sequence[float], count: int) -> Figure:
-        return self._figure(size_at(at, self.server), "bytes", values, "less", timers=count)
+        if self._redis:
+            what = quantity = size_at(at, self.server or "Redis")
+        else:
+            # A row takes what it takes, however many: the less of the two counts.
+            what, quantity = f"{IN_POSTGRES} at {at:,}", IN_POSTGRES
+        return self._figure(what, "bytes", values, "less", quantity, timers=count)
 
     async def _firing(self, count: int, seconds: float) -> Figure:
         """`seconds` is what scheduling them takes."""
@@ -223,11 +229,18 @@ class _Trial:
         await self.bench.each_repeat(f"{self.peer.title}, {self.setup.name}: {what}{where}", once)
 
     def _figure(
-        self, what: str, unit: str, values: Sequence[float], better: str, **notes: object
+        self,
+        what: str,
+        unit: str,
+        values: Sequence[float],
+        better: str,
+        quantity: str = "",
+        /,
+        **notes: object,
     ) -> Figure:
         return Figure(
             name=f"{self.peer.title} {self.peer.version}, {self.setup.name}: {what}",
-            quantity=what,
+            quantity=quantity or what,
             who=f"{self.peer.title}, {self.setup.name}",
             unit=unit,
             values=values,

@@ -14,6 +14,7 @@ from bench.guard import Measured, compared
 from bench.lateness import figures_of
 from bench.results import (
     FIRE,
+    IN_POSTGRES,
     OLD_REDIS,
     OURS,
     SCHEDULE,
@@ -104,6 +105,19 @@ def test_we_are_as_late_as_a_consumer_has_it() -> None:
     assert (late.values, late.notes["earliest, ms"]) == ([20, 5], [10, 5])
     (dispatched,) = [each for each in found if each.name == "dispatched at 200/s, p50"]
     assert (dispatched.values, dispatched.quantity) == ([2, 0], "")
+
+
+def test_what_we_were_not_measured_at_is_no_row(figures: Sequence[Figure]) -> None:
+    theirs = [
+        figure(IN_POSTGRES, "River, best", 490, better="less"),
+        figure(IN_POSTGRES, "River, best", 423, better="less"),
+    ]
+    assert [*rows([*figures, *theirs])] == rows(figures)
+    assert IN_POSTGRES not in publish.peers(
+        {"figures": [to_builtins(each) for each in (*figures, *theirs)]}
+    )
+    (row,) = rows([*theirs, figure(IN_POSTGRES, OURS, 590, better="less")])
+    assert row.ahead_of("River") == 423 / 590
 
 
 def test_a_limit_counts_as_we_do(figures: Sequence[Figure]) -> None:
