@@ -1,4 +1,4 @@
-"""What a dispatcher costs that has nothing to do."""
+"""What a dispatcher and a worker cost that have nothing to do."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ import psutil  # type: ignore[import-untyped]
 
 from bench.harness import Bench
 from bench.load import World, far_away
-from bench.meter import seconds_of
+from bench.meter import memory_of, seconds_of
 from bench.results import IDLE, MIB, RESIDENT, Figure
 
 GOAL_PERCENT = 2
@@ -37,7 +37,8 @@ async def run(bench: Bench) -> Sequence[Figure]:
                     return {name: 100 * (now[name] - used[name]) / over for name in parts}
 
                 shares = await bench.each_repeat(f"idle for {seconds} s", share)
-            memory = psutil.Process(dispatcher.pid).memory_info().rss / MIB
+                memory = memory_of(dispatcher.pid, worker.pid) / MIB
+            alone = psutil.Process(dispatcher.pid).memory_info().rss / MIB
         # None was lost, and none fired early.
         assert await site.pending() == count
     notes = {"seconds": seconds, "pending": count}
@@ -59,10 +60,17 @@ async def run(bench: Bench) -> Sequence[Figure]:
             notes={**notes, "parts": shares},
         ),
         Figure(
-            name="idle dispatcher, resident memory",
+            name="idle, worker and dispatcher, resident memory",
             quantity=RESIDENT,
             unit="MiB",
             values=[memory],
+            better="less",
+            notes=notes,
+        ),
+        Figure(
+            name="idle dispatcher, resident memory",
+            unit="MiB",
+            values=[alone],
             better="less",
             notes=notes,
         ),

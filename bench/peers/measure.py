@@ -9,14 +9,13 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]
 from redis.asyncio import Redis
 
 from bench.harness import SERVERS, Bench
 from bench.lateness import RATES, SHARES, quantile
 from bench.load import far_away
 from bench.memory import on_old_redis, used_memory
-from bench.meter import seconds_of
+from bench.meter import memory_of, seconds_of
 from bench.peers.catalogue import MILLION, PEERS, Peer, Setup
 from bench.peers.install import NotInstalledError, installed
 from bench.peers.protocol import Driver, DriverError, Fired, driver
@@ -164,11 +163,13 @@ class _Trial:
         return self._figure(FIRE, "timers/s", rates, "more", timers=count)
 
     async def _waiting(self, count: int) -> list[Figure]:
-        """Idle, and punctual, beside timers that are hours away."""
+        """Idle, and punctual, beside timers that are hours away, and that another process has made:
+        what is left of a million in the memory of the one that made them is no worker's."""
         pending = MILLION if self._many else count
         async with self._driver() as made:
             self.bench.say(f"{self.peer.title}, {self.setup.name}: filling with {pending:,}")
             _, size = await self._filled(made, pending)
+        async with self._driver(emptied=False) as made:
             await made.work()
             await asyncio.sleep(SETTLED_S)
             idle = await self._idle(made, pending)
@@ -188,11 +189,10 @@ class _Trial:
             shares.append(100 * spent / (time.monotonic() - began))
 
         await self._repeat("idle", once)
-        root = psutil.Process(made.pid)
-        memory = sum(each.memory_info().rss for each in (root, *root.children(recursive=True)))
+        memory = memory_of(made.pid) / MIB
         return [
             self._figure(IDLE, "% of a core", shares, "less", pending=pending),
-            self._figure(RESIDENT, "MiB", [memory / MIB], "less", pending=pending),
+            self._figure(RESIDENT, "MiB", [memory], "less", pending=pending),
         ]
 
     async def _punctuality(self, made: Driver, rate: int, pending: int) -> list[Figure]:
@@ -262,35 +262,41 @@ class _Trial:
         return self.peer.store == "Redis"
 
     @asynccontextmanager
-    async def _driver(self) -> AsyncIterator[Driver]:
-        """One on an empty store."""
-        url = await self._emptied()
+    async def _driver(self, *, emptied: bool = True) -> AsyncIterator[Driver]:
+        """One on an empty store, or on what the one before has left there."""
+        if emptied:
+            await self._empty()
+        url = self._url
         config = {**self.setup.config, "url": url, "folder": str(self.bench.folder)}
         (self.bench.folder / "starts").unlink(missing_ok=True)
         log = self.bench.folder / f"{self.peer.folder}.log"
         async with driver(self.command, self.folder, config, log) as made:
             yield made
 
-    async def _emptied(self) -> str:
+    @property
+    def _url(self) -> str:
         if self._redis:
-            async with Redis.from_url(self.bench.servers[SERVERS[1]]) as redis:
-                await redis.flushall()
             return self.bench.servers[SERVERS[1]]
-        dsn = self.bench.servers[SERVERS[2]]
-        connection = await asyncpg.connect(dsn)
+        dsn = urlsplit(self.bench.servers[SERVERS[2]])
+        return urlunsplit(dsn._replace(path=f"/{DATABASE}"))
+
+    async def _empty(self) -> None:
+        if self._redis:
+            async with Redis.from_url(self._url) as redis:
+                await redis.flushall()
+            return
+        connection = await asyncpg.connect(self.bench.servers[SERVERS[2]])
         try:
             await connection.execute(f"drop database if exists {DATABASE} with (force)")
             await connection.execute(f"create database {DATABASE}")
         finally:
             await connection.close()
-        return urlunsplit(urlsplit(dsn)._replace(path=f"/{DATABASE}"))
 
     async def _bytes(self) -> int:
         if self._redis:
-            async with Redis.from_url(self.bench.servers[SERVERS[1]]) as redis:
+            async with Redis.from_url(self._url) as redis:
                 return await used_memory(redis)
-        dsn = urlsplit(self.bench.servers[SERVERS[2]])
-        connection = await asyncpg.connect(urlunsplit(dsn._replace(path=f"/{DATABASE}")))
+        connection = await asyncpg.connect(self._url)
         try:
             size = await connection.fetchval("select pg_total_relation_size('river_job')")
             return int(size)

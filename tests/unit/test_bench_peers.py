@@ -1,11 +1,15 @@
 """What the benchmark asks the drivers of other engines, and what if one cannot be had."""
 
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.peers import install
+from bench.harness import SERVERS, Bench
+from bench.peers import install, measure
 from bench.peers.catalogue import PEERS, Peer
 from bench.peers.install import NotInstalledError, installed
 from bench.peers.protocol import DriverError, Fired, driver
@@ -55,6 +59,67 @@ async def test_a_peer_without_its_package_manager_is_left_out(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotInstalledError, match="on this machine"):
         await installed(peer)
+
+
+async def test_who_works_beside_a_million_has_not_made_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    class Noting:
+        def __init__(self) -> None:
+            self.name = f"driver {sum('starts' in each for each in done) + 1}"
+
+        def __getattr__(self, name: str) -> Any:
+            async def note(*_: object) -> float:
+                done.append(f"{self.name}: {name}")
+                return 1.0
+
+            return note
+
+    @asynccontextmanager
+    async def noting(*_: object) -> AsyncIterator[Noting]:
+        made = Noting()
+        done.append(f"{made.name} starts")
+        yield made
+        done.append(f"{made.name} ends")
+
+    async def emptied(_: object) -> None:
+        done.append("the store is emptied")
+
+    async def size(_: object) -> int:
+        return 0
+
+    async def idle(_: object, made: Noting, pending: int) -> list[object]:
+        done.append(f"{made.name}: measured beside {pending:,}")
+        return []
+
+    async def late(_: object, made: Noting, rate: int, pending: int) -> list[object]:
+        return []
+
+    monkeypatch.setattr(measure, "driver", noting)
+    monkeypatch.setattr(measure, "SETTLED_S", 0)
+    for name, other in (
+        *(("_empty", emptied), ("_bytes", size), ("_idle", idle)),
+        ("_punctuality", late),
+    ):
+        monkeypatch.setattr(measure._Trial, name, other)
+    said: list[str] = []
+    bench = Bench(dict.fromkeys(SERVERS, "redis://x"), {}, tmp_path, False, 1, said.append)
+    bullmq = PEERS[0]
+    trial = measure._Trial(bench, bullmq, bullmq.setups[0], ["x"], tmp_path)
+    (found,) = await trial._waiting(100)
+    assert found.notes["timers"] == 1_000_000
+    assert done == [
+        "the store is emptied",
+        "driver 1 starts",
+        "driver 1: schedule",
+        "driver 1 ends",
+        "driver 2 starts",
+        "driver 2: work",
+        "driver 2: measured beside 1,000,000",
+        "driver 2 ends",
+    ]
 
 
 def test_the_work_is_spread_evenly() -> None:
