@@ -26,6 +26,9 @@ from scheduler.tasks import ended
 
 SERVERS = tuple(ENV_PREFIX + name for name in ("KAFKA_BOOTSTRAP", "REDIS_URL", "POSTGRES_DSN"))
 
+GROWN = "auto-aof-rewrite-percentage"
+"""By so much the append-only file grows until it is rewritten; 0 for never."""
+
 _T = TypeVar("_T")
 
 
@@ -51,6 +54,24 @@ class Bench:
     def meter(self, process: Process | None = None) -> Meter:
         """A meter of the servers, as far as they are ours, and of `process`."""
         return Meter({**self.pids, **({process.command: process.pid} if process else {})})
+
+    @asynccontextmanager
+    async def no_rewrite(self) -> AsyncIterator[None]:
+        """The append-only file of our own server is rewritten before, and not meanwhile: a rewrite
+        falls due by what was written before, and takes half of the machine while it lasts."""
+        if not self.pids:
+            yield
+            return
+        async with Redis.from_url(self.servers[SERVERS[1]]) as redis:
+            await _rewritten(redis)
+            await redis.bgrewriteaof()
+            await _rewritten(redis)
+            before = await redis.config_get(GROWN)
+            await redis.config_set(GROWN, 0)
+            try:
+                yield
+            finally:
+                await redis.config_set(GROWN, str(before[GROWN]))
 
     async def each_repeat(self, what: str, once: Callable[[], Awaitable[_T]]) -> list[_T]:
         """What `once` gives, a few times."""
@@ -101,6 +122,12 @@ async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await ended(task)
     if early:
         task.result()
+
+
+async def _rewritten(redis: Redis) -> None:
+    states = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
+    while any(map((await redis.info("persistence")).get, states)):  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
 
 
 def server_of(info: Mapping[str, object]) -> tuple[str, str]:

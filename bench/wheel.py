@@ -164,25 +164,8 @@ async def _with(bench: Bench, size: int) -> dict[str, Figure]:
 
 
 async def _once(bench: Bench, rate: Callable[[int], Awaitable[float]], count: int) -> float:
-    if bench.pids:
-        # Of our own server: a rewrite falls due by what was written before, and takes half of the
-        # machine while it lasts.
-        async with Redis.from_url(bench.servers[SERVERS[1]]) as redis:
-            await _rewritten(redis)
-    return await rate(count)
-
-
-async def _rewritten(redis: Redis) -> None:
-    """Have the append-only file rewritten, so that this does not happen soon by itself."""
-    await _no_rewrite(redis)
-    await redis.bgrewriteaof()
-    await _no_rewrite(redis)
-
-
-async def _no_rewrite(redis: Redis) -> None:
-    states = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
-    while any(map((await redis.info("persistence")).get, states)):  # noqa: ASYNC110
-        await asyncio.sleep(0.1)
+    async with bench.no_rewrite():
+        return await rate(count)
 
 
 def _count(bench: Bench) -> int:

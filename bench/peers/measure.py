@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -118,7 +118,7 @@ class _Trial:
         sizes: list[float] = []
 
         async def once() -> None:
-            async with self._driver() as made:
+            async with self._driver() as made, self._no_rewrite():
                 rate, size = await self._filled(made, count)
             rates.append(rate)
             sizes.append(size)
@@ -149,7 +149,7 @@ class _Trial:
         found: list[Fired] = []
 
         async def once() -> None:
-            async with self._driver() as made:
+            async with self._driver() as made, self._no_rewrite():
                 # All due at one moment, when they should all be there; what is late by then is
                 # scheduled as due, which does not slow anybody down.
                 due_ms = _in(1.5 * seconds + 1)
@@ -272,6 +272,11 @@ class _Trial:
         log = self.bench.folder / f"{self.peer.folder}.log"
         async with driver(self.command, self.folder, config, log) as made:
             yield made
+
+    def _no_rewrite(self) -> AbstractAsyncContextManager[None]:
+        """As our wheel is measured: once emptied, a store would else rewrite its file as soon as
+        that has 64 MB, which is in the midst of a repeat."""
+        return self.bench.no_rewrite() if self._redis else nullcontext()
 
     @property
     def _url(self) -> str:

@@ -61,54 +61,68 @@ async def test_a_peer_without_its_package_manager_is_left_out(
         await installed(peer)
 
 
-async def test_who_works_beside_a_million_has_not_made_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    done: list[str] = []
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What drivers and stores are asked for, in that order."""
+    asked: list[str] = []
 
     class Noting:
         def __init__(self) -> None:
-            self.name = f"driver {sum('starts' in each for each in done) + 1}"
+            self.name = f"driver {sum('starts' in each for each in asked) + 1}"
 
         def __getattr__(self, name: str) -> Any:
-            async def note(*_: object) -> float:
-                done.append(f"{self.name}: {name}")
-                return 1.0
+            async def note(*_: object) -> object:
+                asked.append(f"{self.name}: {name}")
+                return Fired(0, 1, [0]) if name == "fired" else 0.001
 
             return note
 
     @asynccontextmanager
     async def noting(*_: object) -> AsyncIterator[Noting]:
         made = Noting()
-        done.append(f"{made.name} starts")
+        asked.append(f"{made.name} starts")
         yield made
-        done.append(f"{made.name} ends")
+        asked.append(f"{made.name} ends")
+
+    @asynccontextmanager
+    async def no_rewrite(_: object) -> AsyncIterator[None]:
+        asked.append("no rewrite")
+        yield
+        asked.append("rewrite")
 
     async def emptied(_: object) -> None:
-        done.append("the store is emptied")
+        asked.append("the store is emptied")
 
     async def size(_: object) -> int:
         return 0
 
     async def idle(_: object, made: Noting, pending: int) -> list[object]:
-        done.append(f"{made.name}: measured beside {pending:,}")
+        asked.append(f"{made.name}: measured beside {pending:,}")
         return []
 
-    async def late(_: object, made: Noting, rate: int, pending: int) -> list[object]:
+    async def late(*_: object) -> list[object]:
         return []
 
     monkeypatch.setattr(measure, "driver", noting)
     monkeypatch.setattr(measure, "SETTLED_S", 0)
-    for name, other in (
-        *(("_empty", emptied), ("_bytes", size), ("_idle", idle)),
-        ("_punctuality", late),
-    ):
-        monkeypatch.setattr(measure._Trial, name, other)
-    said: list[str] = []
-    bench = Bench(dict.fromkeys(SERVERS, "redis://x"), {}, tmp_path, False, 1, said.append)
-    bullmq = PEERS[0]
-    trial = measure._Trial(bench, bullmq, bullmq.setups[0], ["x"], tmp_path)
-    (found,) = await trial._waiting(100)
+    monkeypatch.setattr(Bench, "no_rewrite", no_rewrite)
+    monkeypatch.setattr(measure._Trial, "_empty", emptied)
+    monkeypatch.setattr(measure._Trial, "_bytes", size)
+    monkeypatch.setattr(measure._Trial, "_idle", idle)
+    monkeypatch.setattr(measure._Trial, "_punctuality", late)
+    return asked
+
+
+def trial_of(peer: Peer, folder: Path) -> measure._Trial:
+    servers = dict.fromkeys(SERVERS, "redis://localhost")
+    bench = Bench(servers, {}, folder, quick=False, repeats=1, say=lambda _: None)
+    return measure._Trial(bench, peer, peer.setups[0], ["x"], folder)
+
+
+async def test_who_works_beside_a_million_has_not_made_them(
+    done: list[str], tmp_path: Path
+) -> None:
+    (found,) = await trial_of(PEERS[0], tmp_path)._waiting(100)
     assert found.notes["timers"] == 1_000_000
     assert done == [
         "the store is emptied",
@@ -120,6 +134,23 @@ async def test_who_works_beside_a_million_has_not_made_them(
         "driver 2: measured beside 1,000,000",
         "driver 2 ends",
     ]
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.title)
+async def test_no_file_is_rewritten_while_others_are_measured(
+    peer: Peer, done: list[str], tmp_path: Path
+) -> None:
+    trial = trial_of(peer, tmp_path)
+    await trial._scheduling(100)
+    await trial._firing(100, -1)
+    assert ("no rewrite" in done) is (peer.store == "Redis")
+    wanted = [
+        *("the store is emptied", "driver 1 starts", "no rewrite", "driver 1: schedule"),
+        *("rewrite", "driver 1 ends"),
+        *("the store is emptied", "driver 2 starts", "no rewrite", "driver 2: schedule"),
+        *("driver 2: work", "driver 2: fired", "rewrite", "driver 2 ends"),
+    ]
+    assert done == [each for each in wanted if peer.store == "Redis" or "rewrite" not in each]
 
 
 def test_the_work_is_spread_evenly() -> None:
