@@ -58,8 +58,8 @@ PEERS = (
         a_second=10_000,
         setups=(
             # Finished jobs are kept by default, and one job runs at a time.
-            Setup("default", {"chunk": 1000, "keep_jobs": True}, fires=2000),
-            Setup("best", {"chunk": 1000, "concurrency": 200}),
+            Setup("default", {"enqueuers": 1, "chunk": 1000, "keep_jobs": True}, fires=2000),
+            Setup("best", {"enqueuers": 4, "chunk": 250, "concurrency": 200}),
         ),
     ),
     Peer(
@@ -70,8 +70,8 @@ PEERS = (
         store="PostgreSQL",
         a_second=30_000,
         setups=(
-            Setup("default", {"chunk": 10_000, "concurrency": 100}, fires=1000),
-            Setup("best", {"chunk": 10_000, "concurrency": 1000, "poll_ms": 1}),
+            Setup("default", {"enqueuers": 1, "chunk": 10_000, "concurrency": 100}, fires=1000),
+            Setup("best", {"enqueuers": 4, "chunk": 10_000, "concurrency": 1000, "poll_ms": 1}),
         ),
     ),
     Peer(
@@ -112,11 +112,9 @@ PEERS = (
                 "best",
                 {
                     "enqueuers": 4,
-                    "settings": {"worker_prefetch_multiplier": 0, "task_acks_late": False},
-                    "worker": [
-                        *("--pool=threads", "--concurrency=8"),
-                        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-                    ],
+                    # In processes, as by default: threads of one interpreter fire no more.
+                    "settings": {"worker_prefetch_multiplier": 0},
+                    "worker": ["--without-gossip", "--without-mingle", "--without-heartbeat"],
                 },
             ),
         ),

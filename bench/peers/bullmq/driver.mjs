@@ -35,15 +35,21 @@ function jobs(count, fromMs, toMs) {
 async function schedule({ count, from_ms, to_ms }) {
   const all = jobs(count, from_ms, to_ms);
   const clean = config.keep_jobs ? {} : { removeOnComplete: true };
+  let next = 0;
+  const some = async () => {
+    while (next < count) {
+      const from = next;
+      next += config.chunk;
+      const chunk = all.slice(from, next).map(({ due_ms, data }) => ({
+        name: data.engagement_type,
+        data,
+        opts: { delay: Math.max(0, due_ms - Date.now()), ...clean },
+      }));
+      await queue.addBulk(chunk);
+    }
+  };
   const began = performance.now();
-  for (let n = 0; n < count; n += config.chunk) {
-    const chunk = all.slice(n, n + config.chunk).map(({ due_ms, data }) => ({
-      name: data.engagement_type,
-      data,
-      opts: { delay: Math.max(0, due_ms - Date.now()), ...clean },
-    }));
-    await queue.addBulk(chunk);
-  }
+  await Promise.all(Array.from({ length: config.enqueuers }, some));
   return { seconds: (performance.now() - began) / 1000 };
 }
 

@@ -6,6 +6,7 @@ import (
 	"log"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"bench/go_driver"
@@ -22,6 +23,7 @@ type config struct {
 	Concurrency int    `json:"concurrency"`
 	PollMs      int    `json:"poll_ms"`
 	Chunk       int    `json:"chunk"`
+	Enqueuers   int    `json:"enqueuers"`
 }
 
 type engagement struct {
@@ -43,7 +45,7 @@ func (*worker) Work(_ context.Context, job *river.Job[engagement]) error {
 }
 
 func schedule(
-	ctx context.Context, client *river.Client[pgx.Tx], chunk int, timers []go_driver.Timer,
+	ctx context.Context, client *river.Client[pgx.Tx], c config, timers []go_driver.Timer,
 ) time.Duration {
 	all := make([]river.InsertManyParams, len(timers))
 	for n, t := range timers {
@@ -52,12 +54,18 @@ func schedule(
 			InsertOpts: &river.InsertOpts{ScheduledAt: time.UnixMilli(t.DueMs)},
 		}
 	}
+	var group sync.WaitGroup
 	began := time.Now()
-	for n := 0; n < len(all); n += chunk {
-		if _, err := client.InsertManyFast(ctx, all[n:min(n+chunk, len(all))]); err != nil {
-			log.Fatal(err)
-		}
+	for first := range c.Enqueuers {
+		group.Go(func() {
+			for n := first * c.Chunk; n < len(all); n += c.Enqueuers * c.Chunk {
+				if _, err := client.InsertManyFast(ctx, all[n:min(n+c.Chunk, len(all))]); err != nil {
+					log.Fatal(err)
+				}
+			}
+		})
 	}
+	group.Wait()
 	return time.Since(began)
 }
 
@@ -93,7 +101,7 @@ func main() {
 		log.Fatal(err)
 	}
 	go_driver.Serve(
-		func(timers []go_driver.Timer) time.Duration { return schedule(ctx, client, c.Chunk, timers) },
+		func(timers []go_driver.Timer) time.Duration { return schedule(ctx, client, c, timers) },
 		func() error { return client.Start(ctx) },
 	)
 }
