@@ -120,6 +120,12 @@ def early(figure: Figure) -> bool:
     return min(earliest) < 0
 
 
+def fewer(theirs: Figure, ours: Figure) -> bool:
+    """Whether they were measured beside fewer timers that wait than we were."""
+    beside, with_us = (each.notes.get("pending") for each in (theirs, ours))
+    return beside is not None and with_us is not None and beside < with_us
+
+
 _WANTED: Sequence[tuple[str, str, float]] = (
     (WHEEL_SCHEDULE, BULLMQ, 10),
     (SCHEDULE, BULLMQ, 3),

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from msgspec import convert
 
-from bench.comparison import BULLMQ, Row, early, goals, rows, shares
+from bench.comparison import BULLMQ, Row, early, fewer, goals, rows, shares
 from bench.results import (
     FIRE,
     IDLE,
@@ -44,6 +44,8 @@ _BRIEF = (
     lateness_at(200, "p99"),
     IDLE,
 )
+
+_EARLY, _FEWER = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -118,8 +120,8 @@ def peers(found: Mapping[str, Any]) -> str:
     for row in compared:
         best = row.best
         ahead = "" if best is None else f"{_times(row.ahead_of(best))} ({best})"
-        others = [_cell(row.peers.get(title)) for title in titles]
-        lines.append([_named(row), f"**{_cell(row.ours)}**", *others, ahead])
+        others = [_cell(row, title) for title in titles]
+        lines.append([_named(row), f"**{short(row.ours.median)}**", *others, ahead])
     return _table(["", OURS, *titles, "ahead of the nearest"], "l" + "r" * (len(titles) + 2), lines)
 
 
@@ -130,14 +132,14 @@ def brief(found: Mapping[str, Any]) -> str:
         if row.quantity not in _BRIEF or not row.peers:
             continue
         best = row.best
-        nearest = "" if best is None else f"{_cell(row.peers[best])} ({best})"
-        bullmq = _cell(row.peers.get(BULLMQ))
-        lines.append([_named(row), f"**{_cell(row.ours)}**", bullmq, nearest])
-    head = ["", OURS, BULLMQ, "nearest of five"]
+        nearest = "" if best is None else f"{_cell(row, best)} ({best})"
+        bullmq = _cell(row, BULLMQ)
+        lines.append([_named(row), f"**{short(row.ours.median)}**", bullmq, nearest])
+    made = _table(["", OURS, BULLMQ, "nearest of five"], "lrrr", lines)
+    told = f"{_FEWER}: fewer timers waited beside than with us. " if _FEWER in made else ""
     where, date = found["machine"], found["date"].partition("T")[0]
     return (
-        f"{_table(head, 'lrrr', lines)}\n\n`make bench` on {date}, {where['cores']} cores for"
-        " everything, commit"
+        f"{made}\n\n{told}`make bench` on {date}, {where['cores']} cores for everything, commit"
         f" {found['commit']}; {_medians(found)}. All of it, what was wanted and what was missed:"
         " [docs/benchmarks.md](docs/benchmarks.md)."
     )
@@ -229,10 +231,13 @@ def _named(row: Row) -> str:
     return row.quantity if unit.partition("/")[0] in row.quantity else f"{row.quantity}, {unit}"
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(row: Row, title: str) -> str:
+    """What a peer has there, marked where some fired early, and where it had less to bear."""
+    figure = row.peers.get(title)
     if figure is None:
         return ""
-    return short(figure.median) + ("†" if early(figure) else "")
+    marks = (_EARLY if early(figure) else "") + (_FEWER if fewer(figure, row.ours) else "")
+    return short(figure.median) + marks
 
 
 def _times(ratio: float | None) -> str:

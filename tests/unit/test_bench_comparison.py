@@ -161,6 +161,17 @@ def test_pages_take_what_a_run_found(figures: Sequence[Figure], tmp_path: Path) 
     assert publish.rendered(page, found) == text
 
 
+def test_who_had_less_to_bear_is_marked() -> None:
+    found = [
+        figure(LATE, OURS, 5, better="less", pending=1_000_000),
+        figure(LATE, "River, best", 4, better="less", pending=1_000_000),
+        figure(LATE, "arq, best", 8, better="less", pending=15_000),
+        figure(LATE, "Asynq, best", -4, better="less", pending=10, **{"earliest, ms": [-9]}),
+    ]
+    text = publish.peers({"figures": [to_builtins(each) for each in found]})
+    assert "| **5** | 4 | 8\N{DOUBLE DAGGER} | -4\N{DAGGER}\N{DOUBLE DAGGER} |" in text
+
+
 def test_every_mark_in_the_docs_has_its_part() -> None:
     names = [
         name for page in publish.PAGES for _, name, _ in publish.MARKED.findall(page.read_text())
