@@ -64,12 +64,18 @@ def executor(
       pod-automation executor --handler examples.executor:handle --remember redis
     """
     from pod_automation.executor import RedisDone, dry_run, serve
-    from pod_automation.executor.loading import HandlerError, load_handler
+    from pod_automation.executor.checks import HandlerError, seconds
+    from pod_automation.executor.loading import load_handler
     from scheduler.settings import load_settings
 
     settings = load_settings()
     try:
+        if time_limit is not None:
+            seconds(time_limit, "--time-limit")  # "inf" is a float too
         handle = dry_run if handler is None else load_handler(handler)
+    except ValueError as wrong:
+        error(str(wrong))
+        raise typer.Exit(ExitCode.USAGE) from None
     except HandlerError as wrong:
         error(f"--handler: {wrong}")
         raise typer.Exit(ExitCode.USAGE) from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -169,7 +170,11 @@ class Attempts:
         ):
             return True
         called.set()
-        await self._handle(engagement)
+        answer: object = self._handle(engagement)
+        if not inspect.isawaitable(answer):
+            # Nothing could be waited for, cut off or told apart; and it is so in every attempt.
+            raise Permanent(f"the handler is not async: it gave {type(answer).__name__}")
+        await answer
         return False
 
     async def _mark(self, done: DoneStore, key: str) -> None:

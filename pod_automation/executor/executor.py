@@ -5,6 +5,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from pod_automation.executor.attempt import Attempts, Outcome, now
+from pod_automation.executor.checks import check_handler, seconds
 from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler
 from pod_automation.executor.in_hand import InHand, Work
@@ -81,12 +83,16 @@ class Executor:
         concurrency: int | None = None,
         ordered: bool = False,
         done: DoneStore | None = None,
-        time_limit_s: float | None = None,
+        time_limit_s: float | timedelta | None = None,
         tracing: "Tracing | None" = None,
     ) -> None:
         """`concurrency`: handlers at a time, by default `settings.queue_concurrency`. `ordered`:
         engagements of one post one after another. `time_limit_s`: after it an attempt counts as
-        failed, by default `settings.result_timeout_ms`. `tracing`: makes a span of each attempt."""
+        failed, by default `settings.result_timeout_ms`. `tracing`: makes a span of each attempt.
+
+        Raises `TypeError` for a handler that is not async, and for a time limit that is neither a
+        number nor a `timedelta`; `ValueError` for one that is not above 0."""
+        check_handler(handle)
         self._settings = settings
         self._tracing = tracing
         self._concurrency = settings.queue_concurrency if concurrency is None else concurrency
@@ -96,7 +102,7 @@ class Executor:
             handle,
             time_limit_s=settings.result_timeout_ms / 1000
             if time_limit_s is None
-            else time_limit_s,
+            else seconds(time_limit_s),
             done=done,
         )
         self._in_hand = InHand(

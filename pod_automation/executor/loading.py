@@ -1,18 +1,14 @@
 """Finds the handler that `--handler package.module:function` names."""
 
-import functools
 import importlib
 import inspect
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from pod_automation.executor.checks import HandlerError, check_handler, told
 from pod_automation.executor.engagement import Handler
-
-
-class HandlerError(Exception):
-    """This is no handler; the message is one line that says why, and what to do."""
 
 
 def load_handler(name: str) -> Handler:
@@ -34,14 +30,8 @@ def load_handler(name: str) -> Handler:
                 " package.module:function"
             ) from None
         except Exception as error:
-            raise HandlerError(f"looking for {name} failed: {_told(error)}") from error
-    try:
-        _check(found, name)
-    except HandlerError:
-        raise
-    except Exception as error:
-        # An object that answers for itself what it is, and fails at it.
-        raise HandlerError(f"{name} is no function: {_told(error)}") from error
+            raise HandlerError(f"looking for {name} failed: {told(error)}") from error
+    check_handler(found, name)
     return cast(Handler, found)
 
 
@@ -69,16 +59,7 @@ def _failed(name: str, error: BaseException) -> HandlerError:
         if "importlib" not in frame.filename and frame.filename != __file__
     ]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return HandlerError(f"importing {name} failed: {_told(error)}{where}")
-
-
-def _told(error: BaseException) -> str:
-    # It is a user's class, and may do anything.
-    try:
-        detail = " ".join(str(error).split())
-    except Exception:
-        detail = "(it cannot say why)"
-    return f"{type(error).__name__}: {detail}"
+    return HandlerError(f"importing {name} failed: {told(error)}{where}")
 
 
 def _alike(module: object) -> str:
@@ -89,18 +70,3 @@ def _alike(module: object) -> str:
         and getattr(value, "__module__", None) == getattr(module, "__name__", "")
     ]
     return f" (it has {', '.join(names[:5])})" if names else ""
-
-
-def _check(found: object, name: str) -> None:
-    bare: Any = found.func if isinstance(found, functools.partial) else found
-    if isinstance(bare, type) or not callable(bare):
-        raise HandlerError(f"{name} is no function: write `async def handle(engagement)`")
-    if not inspect.iscoroutinefunction(bare if inspect.isroutine(bare) else bare.__call__):
-        raise HandlerError(f"{name} is not async: write `async def handle(engagement)`")
-    try:
-        inspect.signature(cast(Handler, found)).bind(object())
-    except TypeError:
-        raise HandlerError(
-            f"{name} must take one argument, the engagement; it takes"
-            f" {inspect.signature(cast(Handler, found))}"
-        ) from None

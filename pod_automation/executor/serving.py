@@ -5,6 +5,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from types import FrameType
 
 import structlog
@@ -32,12 +33,12 @@ async def run_executor(
     concurrency: int | None = None,
     ordered: bool = False,
     done: DoneStore | None = None,
-    time_limit_s: float | None = None,
+    time_limit_s: float | timedelta | None = None,
 ) -> None:
     """Work until `stop` is set (see `Executor`); Kafka may be away at the start as at any time.
 
-    Raises `PermanentError` when topics are missing. The process ends with code 75 when handlers
-    cannot be ended, for its supervisor to start it again.
+    Raises as `Executor` does, and `PermanentError` when topics are missing. The process ends with
+    code 75 when handlers cannot be ended, for its supervisor to start it again.
     """
     async with AsyncExitStack() as stack:
         executor = Executor(
@@ -69,13 +70,14 @@ def serve(
     concurrency: int | None = None,
     ordered: bool = False,
     done: DoneStore | None = None,
-    time_limit_s: float | None = None,
+    time_limit_s: float | timedelta | None = None,
 ) -> None:
     """Be an executor until SIGTERM or Ctrl-C: the whole of a program of your own.
 
     The first signal ends it in order, within `settings.shutdown_grace_ms`; a second one at once.
     Settings come from the environment unless given, logs go to standard error. Call it from the
-    main thread; for the rest see `Executor`. Raises `SettingsError` and `PermanentError`.
+    main thread; for the rest see `Executor`. Raises as that does, `SettingsError` and
+    `PermanentError`.
     """
     settings = settings or load_settings()
     logs.configure(settings.log_level)

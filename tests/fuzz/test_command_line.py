@@ -10,7 +10,8 @@ from unittest.mock import patch
 import pytest
 
 from pod_automation.cli.exit_codes import ExitCode
-from pod_automation.executor.loading import HandlerError, load_handler
+from pod_automation.executor.checks import HandlerError
+from pod_automation.executor.loading import load_handler
 from pod_automation.stack import StackError
 from schemas.codec import InvalidEvent, decode
 from schemas.events import PostDetected

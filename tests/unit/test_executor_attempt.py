@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -112,6 +113,18 @@ async def test_what_is_no_exception_is_no_result() -> None:
 
     with pytest.raises(End):
         await Attempts(raising(End()), time_limit_s=10)(TODO)
+
+
+async def test_a_handler_that_gives_nothing_to_wait_for_fails_for_good() -> None:
+    calls = []
+
+    def handle(engagement: Engagement) -> Any:
+        calls.append(engagement)
+
+    outcome = await Attempts(handle, time_limit_s=10)(TODO)
+    assert calls == [TODO]
+    assert outcome.error == "the handler is not async: it gave NoneType"
+    assert (outcome.executed, outcome.retryable) == (False, False)
 
 
 async def test_the_time_limit_cancels_and_reports() -> None:

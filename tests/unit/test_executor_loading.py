@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pod_automation.cli.exit_codes import ExitCode
-from pod_automation.executor.loading import HandlerError, load_handler
+from pod_automation.executor.checks import HandlerError
+from pod_automation.executor.loading import load_handler
 from tests.unit.program import call
 
 SOURCE = """
@@ -103,6 +104,12 @@ def test_wrong_options(arguments: tuple[str, ...]) -> None:
     assert outcome.code == ExitCode.USAGE
     assert "Usage" in outcome.err
     assert outcome.shows_no_traceback()
+
+
+def test_a_time_limit_ends() -> None:
+    outcome = call("executor", "--time-limit", "inf")
+    assert outcome.code == ExitCode.USAGE
+    assert outcome.err == "error: --time-limit must be above 0, and no infinity: not inf\n"
 
 
 @pytest.mark.parametrize(

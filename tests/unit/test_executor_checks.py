@@ -1,0 +1,106 @@
+"""What an executor is made with: refused at once where every attempt would fail by it."""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from pod_automation.executor import Engagement, Executor, run_executor, serve
+from pod_automation.executor.attempt import Attempts
+from scheduler.settings import load_settings
+from tests.unit.test_executor_attempt import nothing
+
+
+def sync(_: Engagement) -> None: ...
+
+
+async def greeting(text: str, _: Engagement) -> None:
+    assert text
+
+
+@functools.wraps(nothing)
+def wrapped(engagement: Engagement) -> Any:
+    return nothing(engagement)
+
+
+class Called:
+    async def __call__(self, engagement: Engagement) -> None: ...
+
+    async def method(self, engagement: Engagement) -> None: ...
+
+
+class CalledSync:
+    def __call__(self, engagement: Engagement) -> None: ...
+
+
+GOOD = (nothing, functools.partial(greeting, "hi"), wrapped, Called(), Called().method)
+WRONG = {
+    "sync": (sync, "the handler is not async: write `async def handle(engagement)`"),
+    "partial": (functools.partial(sync), "the handler is not async"),
+    "lambda": (lambda _: None, "the handler is not async"),
+    "object": (CalledSync(), "the handler is not async"),
+    "class": (Called, "the handler is no function"),
+    "coroutines": (greeting, "the handler must take one argument, the engagement"),
+    "nothing": (None, "the handler is no function"),
+}
+
+
+def executor(handle: Any = nothing, **options: Any) -> Executor:
+    return Executor(load_settings(), handle, **options)
+
+
+@pytest.mark.parametrize("handle", GOOD, ids=range(len(GOOD)))
+def test_handlers(handle: Any) -> None:
+    executor(handle)
+
+
+@pytest.mark.parametrize(("handle", "said"), WRONG.values(), ids=WRONG)
+def test_what_is_no_handler_is_refused(handle: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said.partition(":")[0]):
+        executor(handle)
+
+
+def by_run_executor(handle: Any) -> None:
+    asyncio.run(run_executor(load_settings(), handle, asyncio.Event()))
+
+
+def by_serve(handle: Any) -> None:
+    serve(handle, settings=load_settings())
+
+
+@pytest.mark.parametrize("begun", [by_run_executor, by_serve])
+def test_however_it_is_begun(begun: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pod_automation.executor.serving.logs.configure", lambda _: None)
+    with pytest.raises(TypeError, match="not async"):
+        begun(sync)
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"), [(0.5, 0.5), (3, 3.0), (timedelta(minutes=2), 120.0)]
+)
+def test_time_limits(limit: Any, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    class Noted(Attempts):
+        def __init__(self, *args: Any, time_limit_s: float, **more: Any) -> None:
+            given.append(time_limit_s)
+            super().__init__(*args, time_limit_s=time_limit_s, **more)
+
+    monkeypatch.setattr("pod_automation.executor.executor.Attempts", Noted)
+    executor(time_limit_s=limit)
+    assert given == [seconds]
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), float("inf"), timedelta(0)], ids=str)
+def test_a_time_limit_is_above_0(limit: Any) -> None:
+    with pytest.raises(ValueError, match="time_limit_s must be above 0"):
+        executor(time_limit_s=limit)
+
+
+@pytest.mark.parametrize("limit", ["30", True, b"1", [3]], ids=repr)
+def test_a_time_limit_is_a_time(limit: Any) -> None:
+    with pytest.raises(TypeError, match="a number of seconds, or a timedelta"):
+        executor(time_limit_s=limit)
