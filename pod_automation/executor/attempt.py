@@ -15,7 +15,7 @@ from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler, Permanent, Retry
 from scheduler.backoff import Backoff
 from scheduler.tasks import end_if_cancelled
-from schemas.events import EngagementExecuted
+from schemas.events import MAX_RETRY_AFTER_MS, EngagementExecuted
 from schemas.events import Outcome as Outcomes
 from schemas.ids import result_event_id
 from schemas.printable import printable
@@ -73,11 +73,22 @@ def now() -> datetime:
 
 
 def failed_by(error: BaseException) -> Outcome:
-    """What a handler's exception means."""
+    """What a handler's exception means. It is of a class of theirs, which may do anything: then it
+    is as any other, for an error here would end the process, at the same record each time."""
+    try:
+        return _meant_by(error)
+    except Exception:
+        return Outcome(False, error_text(error), cause=error)
+
+
+def _meant_by(error: BaseException) -> Outcome:
     if isinstance(error, Permanent):
         return Outcome(False, error_text(error), retryable=False, cause=error)
     if isinstance(error, Retry):
-        return Outcome(False, error_text(error), retry_after_ms=error.after_ms, cause=error)
+        after_ms = error.after_ms
+        if after_ms is not None:
+            after_ms = min(max(int(after_ms), 0), MAX_RETRY_AFTER_MS)
+        return Outcome(False, error_text(error), retry_after_ms=after_ms, cause=error)
     return Outcome(False, error_text(error), cause=error)
 
 

@@ -75,6 +75,9 @@ class Retry(Exception):  # noqa: N818 - what the handler wants, rather than what
     most. `reason` is for people.
     """
 
+    after_ms: int | None = None
+    """Of the class too: one of yours may have an `__init__` of its own."""
+
     def __init__(self, after: float | timedelta | None = None, reason: str = "") -> None:
         super().__init__(reason or "try again")
         self.after_ms = None if after is None else _millis(after)

@@ -34,6 +34,32 @@ class Shown(Exception):  # noqa: N818 - any error
         raise RuntimeError("not even this works")
 
 
+class Busy(Retry):
+    """Of a user who calls no `super().__init__`."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+
+class Broken(Retry):
+    def __init__(self) -> None: ...
+
+    @property
+    def after_ms(self) -> int:  # type: ignore[override]
+        raise RuntimeError("not even this works")
+
+
+class Mute(Permanent):
+    def __str__(self) -> str:
+        raise RuntimeError("not even this works")
+
+
+def with_after_ms(after_ms: Any) -> Retry:
+    error = Retry()
+    error.after_ms = after_ms
+    return error
+
+
 def raising(error: BaseException) -> Callable[[Engagement], Awaitable[None]]:
     async def handle(_: Engagement) -> None:
         raise error
@@ -65,6 +91,12 @@ async def for_ever(_: Engagement) -> None:
         (Shown(), Outcome(False, "Shown")),
         (ValueError("\ud800"), Outcome(False, "ValueError: \\ud800")),
         (asyncio.CancelledError(), Outcome(False, "CancelledError")),
+        (Busy(429), Outcome(False, "429")),
+        (Broken(), Outcome(False, "")),
+        (Mute(), Outcome(False, "", retryable=False)),
+        (with_after_ms("soon"), Outcome(False, "try again")),
+        (with_after_ms(1e300), Outcome(False, "try again", retry_after_ms=MAX_RETRY_AFTER_MS)),
+        (with_after_ms(-7), Outcome(False, "try again", retry_after_ms=0)),
     ],
     ids=lambda each: repr(each)[:40],
 )

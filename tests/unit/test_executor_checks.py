@@ -13,6 +13,8 @@ from pod_automation.executor.attempt import Attempts
 from scheduler.settings import load_settings
 from tests.unit.test_executor_attempt import nothing
 
+pytestmark = pytest.mark.timeout(30)
+
 
 def sync(_: Engagement) -> None: ...
 
