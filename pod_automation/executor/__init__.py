@@ -7,14 +7,16 @@
 
     serve(handle)
 
-Every engagement is handled at least once, and its result is in Kafka before the engagement counts
-as read. See docs/executor.md.
+A function that blocks becomes a handler by `threaded(function)`. Every engagement
+is handled at least once, and its result is in Kafka before the engagement counts as read. See
+docs/executor.md.
 """
 
 from pod_automation.executor.done import DoneStore, MemoryDone, RedisDone
 from pod_automation.executor.engagement import Engagement, Handler, Permanent, Retry, dry_run
 from pod_automation.executor.executor import Executor, StuckHandlersError
 from pod_automation.executor.serving import run_executor, serve
+from pod_automation.executor.threads import threaded
 
 __all__ = [
     "DoneStore",
@@ -29,4 +31,5 @@ __all__ = [
     "dry_run",
     "run_executor",
     "serve",
+    "threaded",
 ]

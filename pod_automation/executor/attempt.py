@@ -105,6 +105,13 @@ def error_text(error: BaseException) -> str:
     return printable(text[:MAX_ERROR_CHARS])[:MAX_ERROR_CHARS]
 
 
+@dataclass(slots=True)
+class _Stage:
+    """Whom an attempt waits for."""
+
+    who: str = "an earlier attempt, which goes on though it was given up,"
+
+
 class Attempts:
     """Calls the handler; safe to be used by many tasks at once."""
 
@@ -123,8 +130,9 @@ class Attempts:
         self._done = done
         self._cancel_s = cancel_s
         self._mark_s = mark_s
-        self.stuck: set[asyncio.Task[bool]] = set()
-        """Attempts that were given up, and whose handlers go on all the same."""
+        self.stuck: dict[asyncio.Task[bool], str] = {}
+        """Attempts that were given up, and whose handlers go on all the same; with the activity of
+        each, of which none is begun meanwhile."""
 
     async def __call__(self, engagement: Engagement) -> Outcome:
         """Make the attempt. Raises `asyncio.CancelledError` where it was cancelled and the handler
@@ -136,21 +144,20 @@ class Attempts:
 
     async def _within_limit(self, engagement: Engagement) -> Outcome:
         # A task of its own, since a handler may swallow its cancellation.
-        called = asyncio.Event()
-        task = asyncio.create_task(self._attempt(engagement, called), name="handler")
+        stage = _Stage()
+        task = asyncio.create_task(self._attempt(engagement, stage), name="handler")
         try:
             await asyncio.wait([task], timeout=self._time_limit_s)
             late = not task.done()
             if late:
-                await self._cancelled(task)
+                await self._cancelled(task, engagement)
         except asyncio.CancelledError:
-            await self._cancelled(task)
+            await self._cancelled(task, engagement)
             if task.done() and not task.cancelled() and task.exception() is None:
                 return Outcome(True, skipped=task.result())
             raise
         if not task.done() or (late and (task.cancelled() or task.exception() is not None)):
-            who = "the handler" if called.is_set() else "the store of what is done"
-            return Outcome(False, f"{who} gave no answer within {self._time_limit_s:g} s")
+            return Outcome(False, f"{stage.who} gave no answer within {self._time_limit_s:g} s")
         if task.cancelled():
             # Not by us: a library let out the cancellation of something of its own.
             return failed_by(asyncio.CancelledError())
@@ -161,32 +168,38 @@ class Attempts:
             raise error
         return failed_by(error)
 
-    async def _cancelled(self, task: "asyncio.Task[bool]") -> None:
+    async def _cancelled(self, task: "asyncio.Task[bool]", engagement: Engagement) -> None:
         task.cancel()
         await asyncio.wait([task], timeout=self._cancel_s)
         if not task.done():
-            self.stuck.add(task)
+            self.stuck[task] = engagement.activity_id
             task.add_done_callback(self._unstuck)
             log.warning("a handler goes on after it was cancelled", stuck=len(self.stuck))
 
     def _unstuck(self, task: "asyncio.Task[bool]") -> None:
-        self.stuck.discard(task)
+        self.stuck.pop(task, None)
         if not task.cancelled():
             task.exception()  # nobody else will ask
 
-    async def _attempt(self, engagement: Engagement, called: asyncio.Event) -> bool:
+    async def _attempt(self, engagement: Engagement, stage: "_Stage") -> bool:
         """True where it had been done before."""
+        await self._alone(engagement.activity_id)
+        stage.who = "the store of what is done"
         if self._done is not None and await _patiently(
             partial(self._done.is_done, engagement.idempotency_key)
         ):
             return True
-        called.set()
+        stage.who = "the handler"
         answer: object = self._handle(engagement)
         if not inspect.isawaitable(answer):
             # Nothing could be waited for, cut off or told apart; and it is so in every attempt.
             raise Permanent(f"the handler is not async: it gave {type(answer).__name__}")
         await answer
         return False
+
+    async def _alone(self, activity_id: str) -> None:
+        while earlier := [task for task, each in self.stuck.items() if each == activity_id]:
+            await asyncio.wait(earlier)
 
     async def _mark(self, done: DoneStore, key: str) -> None:
         # Cancelled or too late, the result is reported all the same: the work is done.

@@ -59,7 +59,10 @@ def _check(found: object, name: str) -> None:
     if isinstance(bare, type) or not callable(bare):
         raise HandlerError(f"{name} is no function: write `async def handle(engagement)`")
     if not is_async(found):
-        raise HandlerError(f"{name} is not async: write `async def handle(engagement)`")
+        raise HandlerError(
+            f"{name} is not async: write `async def handle(engagement)`, or for a function that"
+            " blocks `handle = threaded(function)`, of pod_automation.executor"
+        )
     try:
         inspect.signature(cast(Handler, found)).bind(object())
     except TypeError:

@@ -1,7 +1,9 @@
 """What a handler does, and what is reported of it."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -195,6 +197,32 @@ async def test_a_handler_that_goes_on_is_given_up() -> None:
     await asyncio.wait([stuck])
     await asyncio.sleep(0)
     assert not attempts.stuck
+
+
+async def test_the_next_attempt_waits_for_one_that_goes_on() -> None:
+    let_go, running, most = asyncio.Event(), 0, 0
+
+    async def handle(_: Engagement) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        while not let_go.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await let_go.wait()
+        running -= 1
+
+    attempts = Attempts(handle, time_limit_s=0.05, cancel_s=0.01)
+    await attempts(TODO)
+    outcome = await attempts(replace(TODO, attempt=3))
+    stuck = len(attempts.stuck)
+    other = asyncio.create_task(attempts(replace(TODO, attempt=4)))
+    await asyncio.sleep(0)
+    let_go.set()
+    assert (await other).executed
+    assert (most, stuck, outcome.retryable) == (1, 1, True)
+    assert outcome.error == (
+        "an earlier attempt, which goes on though it was given up, gave no answer within 0.05 s"
+    )
 
 
 async def test_cancelled_from_outside_there_is_no_result() -> None:

@@ -13,6 +13,7 @@ from tests.unit.program import call
 
 SOURCE = """
 import functools
+from pod_automation.executor import threaded
 
 async def handle(engagement): ...
 async def more(engagement, greeting="hello"): ...
@@ -20,6 +21,7 @@ async def none(): ...
 async def two(engagement, other): ...
 def sync(engagement): ...
 bound = functools.partial(more, greeting="hi")
+threads = threaded(sync)
 number = 7
 
 class Handler:
@@ -49,7 +51,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
-    "name", ["mine:handle", "mine:more", "mine:bound", "mine:instance", "mine:instance.method"]
+    "name",
+    [
+        "mine:handle",
+        "mine:more",
+        "mine:bound",
+        "mine:instance",
+        "mine:instance.method",
+        "mine:threads",
+    ],
 )
 def test_handlers(name: str) -> None:
     assert callable(load_handler(name))
@@ -65,8 +75,9 @@ WRONG = {
     "worse:handle": "importing worse failed: ZeroDivisionError: division by zero",
     "ending:handle": "importing ending failed: SystemExit: 3",
     "garbled:handle": "importing garbled failed: SyntaxError",
-    "mine:handel": "there is no 'handel' in mine (it has handle, more, none, two)",
-    "mine:sync": "mine:sync is not async",
+    "mine:handel": "there is no 'handel' in mine (it has handle, more, none, two, threads)",
+    "mine:sync": "mine:sync is not async: write `async def handle(engagement)`, or for a function"
+    " that blocks `handle = threaded(function)`",
     "mine:number": "mine:number is no function",
     "mine:Handler": "mine:Handler is no function",
     "mine:none": "mine:none must take one argument, the engagement; it takes ()",
