@@ -88,15 +88,19 @@ def serve(
             watchdog.start(asyncio.get_running_loop())
             log.info("starting", process="executor", partitions=settings.partitions)
             async with _closing(done):
-                await run_executor(
-                    settings,
-                    handle,
-                    stop,
-                    concurrency=concurrency,
-                    ordered=ordered,
-                    done=done,
-                    time_limit_s=time_limit_s,
-                )
+                try:
+                    await run_executor(
+                        settings,
+                        handle,
+                        stop,
+                        concurrency=concurrency,
+                        ordered=ordered,
+                        done=done,
+                        time_limit_s=time_limit_s,
+                    )
+                finally:
+                    # Whatever ended it: handlers and threads that go on would hold up the end.
+                    watchdog.stop_within_grace()
             log.info("stopped", process="executor")
 
     try:

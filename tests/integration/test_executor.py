@@ -69,6 +69,16 @@ async def blocking(engagement: Engagement) -> None:
         time.sleep(60)  # noqa: ASYNC251
 
 
+async def ending(engagement: Engagement) -> None:
+    """One that hangs in a thread, and others that end the process."""
+    note("began", engagement)
+    if engagement.post_id == "post-0":
+        await asyncio.to_thread(time.sleep, 600)
+    while not Path(os.environ[GATE]).exists():  # noqa: ASYNC110, ASYNC240 - as above
+        await asyncio.sleep(0.01)
+    raise SystemExit(3)
+
+
 class Diary:
     """What the handlers have written."""
 
@@ -528,6 +538,18 @@ async def test_a_blocked_loop_holds_up_no_stop(
             started.terminate()  # the first in order, the second at once
             await asyncio.wait([ending], timeout=0.2)
         assert ending.result()[0] == -signal.SIGTERM
+
+
+async def test_no_thread_holds_up_an_end_by_an_error(
+    environment: dict[str, str], settings: Settings, diary: Diary
+) -> None:
+    await dispatch(settings, records(2))
+    hurried = {"POD_AUTOMATION_SHUTDOWN_GRACE_MS": "2000", **diary.environment}
+    async with process({**environment, **hurried}, *executor_with(of_this_file(ending))) as started:
+        await diary.until("began", 2)
+        diary.gate.touch()
+        code, log = await ended(started)
+    assert code == ExitCode.GRACE_OVER, log
 
 
 async def test_a_second_process_takes_its_share(
