@@ -14,6 +14,7 @@ import structlog
 from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler, Permanent, Retry
 from scheduler.backoff import Backoff
+from scheduler.errors import EngineError, TransientError
 from scheduler.tasks import end_if_cancelled
 from schemas.events import MAX_RETRY_AFTER_MS, EngagementExecuted
 from schemas.events import Outcome as Outcomes
@@ -107,9 +108,16 @@ def error_text(error: BaseException) -> str:
 
 @dataclass(slots=True)
 class _Stage:
-    """Whom an attempt waits for."""
+    """Whom an attempt waits for, and what was said."""
 
     who: str = "an earlier attempt, which goes on though it was given up,"
+    last: str = ""
+    refused: EngineError | None = None
+
+    @property
+    def why(self) -> str:
+        """For the text of an attempt that waited in vain for the store."""
+        return f": {self.last}" if self.last and self.who != "the handler" else ""
 
 
 class Attempts:
@@ -130,13 +138,15 @@ class Attempts:
         self._done = done
         self._cancel_s = cancel_s
         self._mark_s = mark_s
+        self._away = False
         self.stuck: dict[asyncio.Task[bool], str] = {}
         """Attempts that were given up, and whose handlers go on all the same; with the activity of
         each, of which none is begun meanwhile."""
 
     async def __call__(self, engagement: Engagement) -> Outcome:
         """Make the attempt. Raises `asyncio.CancelledError` where it was cancelled and the handler
-        has not returned: then nobody knows what was done, and nothing is to be reported."""
+        has not returned: then nobody knows what was done, and nothing is to be reported; and what a
+        store that refuses has raised."""
         outcome = await self._within_limit(engagement)
         if outcome.executed and not outcome.skipped and self._done is not None:
             await self._mark(self._done, engagement.idempotency_key)
@@ -157,13 +167,16 @@ class Attempts:
                 return Outcome(True, skipped=task.result())
             raise
         if not task.done() or (late and (task.cancelled() or task.exception() is not None)):
-            return Outcome(False, f"{stage.who} gave no answer within {self._time_limit_s:g} s")
+            text = f"{stage.who} gave no answer within {self._time_limit_s:g} s{stage.why}"
+            return Outcome(False, text[:MAX_ERROR_CHARS])
         if task.cancelled():
             # Not by us: a library let out the cancellation of something of its own.
             return failed_by(asyncio.CancelledError())
         error = task.exception()
         if error is None:
             return Outcome(True, skipped=task.result())
+        if stage.refused is not None:
+            raise stage.refused
         if not isinstance(error, Exception):
             raise error
         return failed_by(error)
@@ -184,11 +197,10 @@ class Attempts:
     async def _attempt(self, engagement: Engagement, stage: "_Stage") -> bool:
         """True where it had been done before."""
         await self._alone(engagement.activity_id)
-        stage.who = "the store of what is done"
-        if self._done is not None and await _patiently(
-            partial(self._done.is_done, engagement.idempotency_key)
-        ):
-            return True
+        if self._done is not None:
+            stage.who = "the store of what is done"
+            if await self._known(self._done, engagement.idempotency_key, stage):
+                return True
         stage.who = "the handler"
         answer: object = self._handle(engagement)
         if not inspect.isawaitable(answer):
@@ -201,23 +213,53 @@ class Attempts:
         while earlier := [task for task, each in self.stuck.items() if each == activity_id]:
             await asyncio.wait(earlier)
 
+    async def _known(self, done: DoneStore, key: str, stage: "_Stage") -> bool:
+        try:
+            return await self._patiently(partial(done.is_done, key), stage)
+        except EngineError as error:
+            # Every other engagement would fail by it too, for good in the end.
+            stage.refused = error
+            raise
+
     async def _mark(self, done: DoneStore, key: str) -> None:
-        # Cancelled or too late, the result is reported all the same: the work is done.
-        marking = asyncio.create_task(_patiently(partial(done.mark_done, key)), name="mark")
+        # Cancelled, refused or too late, the result is reported all the same: the work is done.
+        stage = _Stage()
+        marking = asyncio.create_task(
+            self._patiently(partial(done.mark_done, key), stage), name="mark"
+        )
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([marking], timeout=self._mark_s)
         if not marking.done():
             marking.cancel()
-            log.warning("what was done could not be remembered")
+            log.warning("what was done could not be remembered", reason=stage.last)
+        elif not marking.cancelled() and (error := marking.exception()) is not None:
+            log.warning("what was done could not be remembered", reason=error_text(error))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[_T]], stage: "_Stage") -> _T:
+        """What `ask` gives, asked until it raises nothing, or what waiting does not mend."""
+        backoff = Backoff()
+        while True:
+            try:
+                answer = await ask()
+            except Exception as error:
+                if _lasts(error):
+                    raise
+                stage.last = error_text(error)
+                # One line for each change of state, however many attempts wait.
+                if not self._away:
+                    log.warning("the store of what is done is away", reason=stage.last)
+                self._away = True
+            else:
+                if self._away:
+                    log.info("the store of what is done answers again")
+                self._away = False
+                return answer
+            end_if_cancelled()
+            await backoff.wait()
 
 
-async def _patiently(ask: Callable[[], Awaitable[_T]]) -> _T:
-    """What `ask` gives, asked until it raises nothing."""
-    backoff = Backoff()
-    while True:
-        try:
-            return await ask()
-        except Exception as error:
-            log.debug("the store of what is done is away", reason=str(error))
-        end_if_cancelled()
-        await backoff.wait()
+def _lasts(error: Exception) -> bool:
+    """Whether waiting will not mend it: a store that refuses, or a bug of its author's."""
+    if isinstance(error, EngineError):
+        return not isinstance(error, TransientError)
+    return isinstance(error, TypeError | AttributeError | NameError | NotImplementedError)

@@ -24,6 +24,16 @@ def check_handler(found: object, name: str = "the handler") -> None:
         raise HandlerError(f"{name} is no function: {told(error)}") from error
 
 
+def check_store(done: object) -> None:
+    """Raises `TypeError` for what is no `DoneStore`: it would count as one that is away."""
+    if isinstance(done, type):
+        raise TypeError(f"done= takes a store, not a class: write {done.__name__}(...)")
+    for name in ("is_done", "mark_done"):
+        method = getattr(done, name, None)
+        if not callable(method) or not is_async(method):
+            raise TypeError(f"the store of what is done has no `async def {name}(self, key)`")
+
+
 def seconds(limit: float | timedelta, name: str = "time_limit_s") -> float:
     """`limit` in seconds. Raises `TypeError` or `ValueError` where it is no time above 0."""
     if isinstance(limit, timedelta):

@@ -1,9 +1,12 @@
 """What has been done, remembered over attempts: so that no engagement is done twice knowingly."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from scheduler.adapters.redis_client import client
+from scheduler.adapters.redis_errors import RAISED, translated
 
 WEEK_S = 7 * 24 * 3600.0
 
@@ -12,8 +15,10 @@ TIMEOUT_S = 5.0
 
 
 class DoneStore(Protocol):
-    """Remembers idempotency keys. Anything that either call raises counts as "away for now": it is
-    called again, with back-off."""
+    """Remembers idempotency keys. What either call raises counts as "away for now", and it is
+    called again, with back-off; but for bugs (a `TypeError`, `AttributeError`, `NameError`), which
+    fail the attempt, and the engine's errors that are not transient (a `PermanentError`), which end
+    the executor."""
 
     async def is_done(self, key: str) -> bool:
         """Whether `mark_done` was called with `key`, by any process that shares the store."""
@@ -60,13 +65,26 @@ class RedisDone:
         self._redis = client(url, TIMEOUT_S)
 
     async def is_done(self, key: str) -> bool:
-        """See `DoneStore.is_done`. Raises redis-py's errors."""
-        return bool(await self._redis.exists(self._prefix + key))
+        """See `DoneStore.is_done`. Raises `EngineError` where Redis refuses."""
+        with _translated():
+            return bool(await self._redis.exists(self._prefix + key))
 
     async def mark_done(self, key: str) -> None:
-        """See `DoneStore.mark_done`. Raises redis-py's errors."""
-        await self._redis.set(self._prefix + key, b"1", px=self._ttl_ms)
+        """See `DoneStore.mark_done`. Raises `EngineError` where Redis refuses."""
+        with _translated():
+            await self._redis.set(self._prefix + key, b"1", px=self._ttl_ms)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._redis.aclose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except RAISED as error:
+        meant = translated(error)
+        if meant is error:
+            raise
+        raise meant from error

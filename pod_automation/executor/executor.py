@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from pod_automation.executor.attempt import Attempts, Outcome, now
-from pod_automation.executor.checks import check_handler, seconds
+from pod_automation.executor.checks import check_handler, check_store, seconds
 from pod_automation.executor.done import DoneStore
 from pod_automation.executor.engagement import Engagement, Handler
 from pod_automation.executor.in_hand import InHand, Work
@@ -90,9 +90,11 @@ class Executor:
         engagements of one post one after another. `time_limit_s`: after it an attempt counts as
         failed, by default `settings.result_timeout_ms`. `tracing`: makes a span of each attempt.
 
-        Raises `TypeError` for a handler that is not async, and for a time limit that is neither a
-        number nor a `timedelta`; `ValueError` for one that is not above 0."""
+        Raises `TypeError` for a handler or a store that is not async, and for a time limit that is
+        neither a number nor a `timedelta`; `ValueError` for one that is not above 0."""
         check_handler(handle)
+        if done is not None:
+            check_store(done)
         self._settings = settings
         self._tracing = tracing
         self._concurrency = settings.queue_concurrency if concurrency is None else concurrency
@@ -124,8 +126,9 @@ class Executor:
         """Work until `stop` is set; then finish what is being handled, within the grace of the
         settings, and return. To be called once.
 
-        Raises `StuckHandlersError`, and what a handler raises that is no `Exception`; what was done
-        by then has been reported.
+        Raises `StuckHandlersError`, what a handler raises that is no `Exception`, and the engine's
+        permanent errors of a store of what is done that refuses; what was done by then has been
+        reported.
         """
         read_foreign_headers()
         loops = [

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -76,8 +77,8 @@ def serve(
 
     The first signal ends it in order, within `settings.shutdown_grace_ms`; a second one at once.
     Settings come from the environment unless given, logs go to standard error. Call it from the
-    main thread; for the rest see `Executor`. Raises as that does, `SettingsError` and
-    `PermanentError`.
+    main thread. At the end it closes `done`, if that has a `close`. For the rest see `Executor`;
+    raises as that does, `SettingsError` and `PermanentError`.
     """
     settings = settings or load_settings()
     logs.configure(settings.log_level)
@@ -157,5 +158,9 @@ async def _closing(done: DoneStore | None) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        if (close := getattr(done, "close", None)) is not None:
-            await close()
+        # No part of `DoneStore`: one of a user may have it or not, and async or not.
+        store: object = done
+        if not isinstance(store, type) and callable(close := getattr(store, "close", None)):
+            closing: object = close()
+            if inspect.isawaitable(closing):
+                await closing

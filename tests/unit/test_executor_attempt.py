@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from pod_automation.executor import Engagement, MemoryDone, Permanent, Retry
 from pod_automation.executor.attempt import MAX_ERROR_CHARS, Attempts, Outcome, error_text
+from scheduler.errors import EngineError, SettingsError
 from schemas.codec import InvalidEvent, decode, encode
 from schemas.events import MAX_RETRY_AFTER_MS, EngagementExecuted, ExecuteEngagement
 from schemas.examples import EXAMPLES
@@ -298,8 +300,51 @@ async def test_no_handler_runs_blindly() -> None:
     attempts = Attempts(handle, time_limit_s=0.05, done=Flaky(away=1_000_000))
     outcome = await attempts(TODO)
     assert not called
-    assert outcome.error == "the store of what is done gave no answer within 0.05 s"
+    assert outcome.error == (
+        "the store of what is done gave no answer within 0.05 s: ConnectionError: away"
+    )
     assert (outcome.executed, outcome.retryable) == (False, True)
+
+
+class Raising:
+    """A store that always raises the same."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def is_done(self, key: str) -> bool:
+        raise self.error
+
+    async def mark_done(self, key: str) -> None:
+        raise self.error
+
+
+async def test_that_a_store_is_away_is_one_line() -> None:
+    attempts = Attempts(nothing, time_limit_s=10, done=Flaky(away=3))
+    with capture_logs() as lines:
+        assert all(each.executed for each in await asyncio.gather(attempts(TODO)))
+    assert [(each["event"], each["log_level"], each.get("reason")) for each in lines] == [
+        ("the store of what is done is away", "warning", "ConnectionError: away"),
+        ("the store of what is done answers again", "info", None),
+    ] * 2  # when it was asked, and when it was told
+
+
+@pytest.mark.parametrize("error", [EngineError("wrong password"), SettingsError("no database")])
+async def test_a_store_that_refuses_ends_the_executor(error: EngineError) -> None:
+    with pytest.raises(type(error), match=str(error)):
+        await Attempts(nothing, time_limit_s=10, done=Raising(error))(TODO)
+
+
+async def test_a_bug_of_a_store_is_not_waited_for() -> None:
+    outcome = await Attempts(nothing, time_limit_s=10, done=Raising(TypeError("bytes")))(TODO)
+    assert (outcome.executed, outcome.error) == (False, "TypeError: bytes")
+    assert outcome.retryable
+
+
+async def test_a_handler_may_raise_errors_of_the_engine() -> None:
+    error = EngineError("mine")
+    outcome = await Attempts(raising(error), time_limit_s=10, done=MemoryDone())(TODO)
+    assert outcome.error == "EngineError: mine"
 
 
 async def test_what_cannot_be_remembered_is_reported_as_done() -> None:
@@ -307,6 +352,19 @@ async def test_what_cannot_be_remembered_is_reported_as_done() -> None:
     done.left["is_done"] = 0
     outcome = await Attempts(nothing, time_limit_s=10, done=done, mark_s=0.01)(TODO)
     assert outcome.executed
+
+
+async def test_that_it_could_not_be_remembered_is_told() -> None:
+    class ReadOnly(MemoryDone):
+        async def mark_done(self, key: str) -> None:
+            raise EngineError("read only")
+
+    store = ReadOnly()
+    with capture_logs() as lines:
+        assert (await Attempts(nothing, time_limit_s=10, done=store)(TODO)).executed
+    assert [(each["event"], each["reason"]) for each in lines] == [
+        ("what was done could not be remembered", "EngineError: read only")
+    ]
 
 
 async def test_memory_forgets_the_oldest() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pod_automation.executor import Engagement, Executor, run_executor, serve
+from pod_automation.executor import Engagement, Executor, MemoryDone, run_executor, serve
 from pod_automation.executor.attempt import Attempts
 from scheduler.settings import load_settings
 from tests.unit.test_executor_attempt import nothing
@@ -106,3 +106,56 @@ def test_a_time_limit_is_above_0(limit: Any) -> None:
 def test_a_time_limit_is_a_time(limit: Any) -> None:
     with pytest.raises(TypeError, match="a number of seconds, or a timedelta"):
         executor(time_limit_s=limit)
+
+
+class SyncStore:
+    def is_done(self, key: str) -> bool:
+        return False
+
+    def mark_done(self, key: str) -> None: ...
+
+
+class HalfAStore:
+    async def is_done(self, key: str) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("done", "said"),
+    [
+        (SyncStore(), "no `async def is_done"),
+        (HalfAStore(), "no `async def mark_done"),
+        (MemoryDone, r"write MemoryDone\("),
+        ("redis", "no `async def is_done"),
+    ],
+    ids=["sync", "half", "class", "text"],
+)
+def test_what_is_no_store_is_refused(done: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        executor(done=done)
+
+
+class Closed(MemoryDone):
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class ClosedLater(MemoryDone):
+    closed = False
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    "done", [Closed(), ClosedLater(), MemoryDone()], ids=lambda each: str(type(each))
+)
+def test_a_store_is_closed_as_it_wants_to_be(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def over(*_: object, **__: object) -> None: ...
+
+    monkeypatch.setattr("pod_automation.executor.serving.logs.configure", lambda _: None)
+    monkeypatch.setattr("pod_automation.executor.serving.run_executor", over)
+    serve(nothing, settings=load_settings(), done=done)
+    assert getattr(done, "closed", True)
