@@ -8,6 +8,9 @@ So the connections that all its clients make, Faust's too, have it told as what 
 
 A cluster of one broker that stands still for some seconds names no broker at all afterwards, for a
 moment; aiokafka takes a look for a coordinator in that moment for a mistake of its caller.
+
+At debug level aiokafka logs each request and response. Those of a login hold the password, or what
+passwords can be tried against.
 """
 
 from collections.abc import Iterator
@@ -20,6 +23,12 @@ import aiokafka.producer.producer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.protocol.admin import (
+    SaslAuthenticateRequest_v0,
+    SaslAuthenticateRequest_v1,
+    SaslAuthenticateResponse_v0,
+    SaslAuthenticateResponse_v1,
+)
 
 from scheduler.transports import is_closed
 
@@ -54,6 +63,17 @@ class _Client(AIOKafkaClient):  # type: ignore[misc]
         return await super().coordinator_lookup(coordinator_type, coordinator_key)
 
 
+def _name_alone(login: object) -> str:
+    return f"{type(login).__name__}(...)"
+
+
+for _each in (
+    SaslAuthenticateRequest_v0,
+    SaslAuthenticateRequest_v1,
+    SaslAuthenticateResponse_v0,
+    SaslAuthenticateResponse_v1,
+):
+    _each.__repr__ = _name_alone
 aiokafka.conn.AIOKafkaConnection = _Connection
 aiokafka.consumer.consumer.AIOKafkaClient = _Client
 aiokafka.producer.producer.AIOKafkaClient = _Client

@@ -1,5 +1,6 @@
 """The whole engine against brokers that ask for a login or a certificate, over TLS."""
 
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,11 @@ async def test_the_engine_gets_in(environment: dict[str, str], secured: Secured,
         await executed(environment["POD_AUTOMATION_POSTGRES_DSN"], 4)
         outcome = await pod_automation(environment, "status", "--json")
         assert outcome.code == 0, outcome.err
+        outcome = await pod_automation(environment, "--debug", "status")
+        assert outcome.code == 0, outcome.err
+        assert "MetadataRequest" in outcome.err  # all of them are there
+        assert PASSWORD not in outcome.err
+        assert not re.search(r"[rspv]=[\w+/]{16}", outcome.err)  # SCRAM's nonces, salt and proofs
         outcome = await pod_automation(environment, "reconcile", "--json")
         assert outcome.code == 0, outcome.err
         outcome = await pod_automation(environment, "dead-letters", "list")

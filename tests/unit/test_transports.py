@@ -1,9 +1,13 @@
 """What drivers raise when a store is away is no bug."""
 
+import logging
 import subprocess
 import sys
+from unittest.mock import Mock
 
+import aiokafka.conn
 import pytest
+from aiokafka.protocol.admin import SaslAuthenticateRequest
 from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -62,6 +66,25 @@ def test_kafka() -> None:
         raise CLOSED
     with pytest.raises(RuntimeError, match="a bug"), kafka_errors.translated():
         raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("payload", [b"pods\0pods\0hidden", b"c=biws,r=nonce,p=hidden"])
+async def test_a_login_is_not_logged(
+    caplog: pytest.LogCaptureFixture, payload: bytes, version: int
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    connection = aiokafka.conn.AIOKafkaConnection("h", 1)
+    connection._versions = {SaslAuthenticateRequest.API_KEY: (version, version)}
+    connection._writer = Mock()
+    asked = connection.send(SaslAuthenticateRequest(payload))
+    _, request, answer = connection._requests[0]
+    response = request.RESPONSE_TYPE(0, "", payload, *[0] * version)
+    connection._handle_frame(b"\0\0\0\1" + response.encode())
+    assert await asked is answer.result()
+    connection._writer = None
+    assert caplog.text.count("SaslAuthenticate") == 2
+    assert "hidden" not in caplog.text
 
 
 def test_other_errors_are_none() -> None:
