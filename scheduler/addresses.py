@@ -3,6 +3,13 @@
 from urllib.parse import parse_qsl, urlsplit
 
 _MOST_PORT = 65_535
+_PORT = f"write a port from 1 to {_MOST_PORT}"
+
+# Never Python's own words, which quote what stands before the host: the password.
+_QUOTE = (
+    "this is no URL: quote what is special in the name and the password (%5B for [, %5D for ],"
+    " %2F for /, %23 for #, %3F for ?), and close the brackets around an IPv6 address"
+)
 
 
 def kafka_bootstrap(text: str) -> str:
@@ -14,7 +21,8 @@ def kafka_bootstrap(text: str) -> str:
             host, port = each, "9092"
         if not _is_host(host) or "/" in host or (":" in host and not host.startswith("[")):
             raise ValueError("write host:port, comma separated")
-        _port(port)
+        if not _is_port(port):
+            raise ValueError(_PORT)
     return ",".join(hosts)
 
 
@@ -27,16 +35,17 @@ def server_url(text: str) -> str:
         raise ValueError("write the address without blanks, quoted as in a URL")
     try:
         parts = urlsplit(text)
-    except ValueError as error:
-        raise ValueError(f"this is no URL: {error}") from None
+    except ValueError:
+        raise ValueError(_QUOTE) from None
+    cut = "@" not in parts.netloc and "@" in text  # by a /, # or ? that stands in the password
+    for each in parts.netloc.rpartition("@")[2].split(","):
+        _, colon, port = each.rpartition(":")
+        if colon and not each.endswith("]") and (port or cut) and not _is_port(port):
+            raise ValueError(_QUOTE if cut else _PORT)
     try:
         parse_qsl(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
         raise ValueError("what follows the ? is not name=value, joined by &") from None
-    for each in parts.netloc.rpartition("@")[2].split(","):
-        _, colon, port = each.rpartition(":")
-        if colon and not each.endswith("]") and port:
-            _port(port)
     return text
 
 
@@ -44,7 +53,6 @@ def _is_host(host: str) -> bool:
     return bool(host) and host.isprintable() and " " not in host
 
 
-def _port(text: str) -> None:
+def _is_port(text: str) -> bool:
     # ASCII, since int() also takes other digits.
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= _MOST_PORT):
-        raise ValueError(f"write a port from 1 to {_MOST_PORT}")
+    return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= _MOST_PORT

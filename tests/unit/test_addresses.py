@@ -61,6 +61,26 @@ def test_urls_that_can(name: str, text: str) -> None:
     assert getattr(load_settings(**{name: text}), name) == text
 
 
+@pytest.mark.parametrize("name", ["kafka_bootstrap", "redis_url", "postgres_dsn"])
+@pytest.mark.parametrize(
+    "rest",
+    ["u:s3cret℀@h/0", ":[s3cret]word@h/0", "u:x[s3cret@h/0", ":[s3cret@h", ":/s3cret@h/0",
+     ":x/s3cret@h/0", ":x#s3cret@h/0", ":x?s3cret@h/0", ":s3cret word@h", ":s3cret\0@h",
+     ":s3cret@h:s3cret/0"],
+)  # fmt: skip
+def test_a_password_is_not_repeated(name: str, rest: str) -> None:
+    scheme = "redis://" if name == "redis_url" else "postgresql://"
+    with pytest.raises(SettingsError, match=f"^POD_AUTOMATION_{name.upper()}: ") as refused:
+        load_settings(**{name: scheme + rest})
+    assert "s3cret" not in str(refused.value)
+
+
+def test_it_is_said_how_to_write_it() -> None:
+    for text in ("redis://:a[b]c@h", "redis://:a/b@h", "redis://:a#b@h", "redis://:a?b@h"):
+        with pytest.raises(SettingsError, match="quote what is special"):
+            load_settings(redis_url=text)
+
+
 @pytest.mark.parametrize(
     "url",
     ["redis://:secret@h/x", "redis://:secret@h/0?no_such_option=1", "redis://:secret@h?db=x",
