@@ -1,8 +1,9 @@
-"""The form of the three addresses: what a driver would choke on later, with a traceback."""
+"""The form of addresses: what a driver would choke on later, with a traceback."""
 
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 _MOST_PORT = 65_535
+_HOST = "this is no name of a host: its parts have 1 to 63 characters"
 _PORT = f"write a port from 1 to {_MOST_PORT}"
 
 # Never Python's own words, which quote what stands before the host: the password.
@@ -42,6 +43,9 @@ def server_url(text: str) -> str:
         _, colon, port = each.rpartition(":")
         if colon and not each.endswith("]") and (port or cut) and not _is_port(port):
             raise ValueError(_QUOTE if cut else _PORT)
+        host = unquote(each[: -len(port) - 1] if colon and not each.endswith("]") else each)
+        if not host.startswith("/") and not _is_name(host):  # else it is PostgreSQL's socket
+            raise ValueError(_HOST)
     try:
         parse_qsl(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
@@ -49,8 +53,24 @@ def server_url(text: str) -> str:
     return text
 
 
+def listening_host(text: str) -> str:
+    """`text`, if one may listen there. Raises `ValueError`."""
+    if not _is_host(text):
+        raise ValueError(_HOST)
+    return text
+
+
 def _is_host(host: str) -> bool:
-    return bool(host) and host.isprintable() and " " not in host
+    return bool(host) and host.isprintable() and " " not in host and _is_name(host)
+
+
+def _is_name(host: str) -> bool:
+    # As it is looked up: what cannot be written so is no error of the network, but one of Unicode.
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _is_port(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from scheduler.addresses import kafka_bootstrap, server_url
+from scheduler.addresses import kafka_bootstrap, listening_host, server_url
 from scheduler.errors import SettingsError
 from scheduler.kafka_servers import ENCRYPTED, WITH_LOGIN, KafkaServers
 from scheduler.policy import (
@@ -284,6 +284,11 @@ class Settings(BaseSettings):
     @classmethod
     def _is_address(cls, value: str) -> str:
         return server_url(value)
+
+    @field_validator("api_host", "metrics_host")
+    @classmethod
+    def _is_host(cls, value: str) -> str:
+        return listening_host(value)
 
     @model_validator(mode="after")
     def _windows_are_ordered(self) -> Self:

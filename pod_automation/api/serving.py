@@ -60,10 +60,11 @@ async def serve(
         listener.bind(address)
         # Before anybody is told where.
         listener.listen(config.backlog)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise SettingsError(
             f"POD_AUTOMATION_API_HOST and POD_AUTOMATION_API_PORT name {settings.api_host}:"
-            f"{settings.api_port}, which cannot be used: {error.strerror or error}"
+            f"{settings.api_port}, which cannot be used: {reason}"
         ) from None
     with listener:
         port = listener.getsockname()[1]

@@ -36,7 +36,7 @@ def served(settings: Settings, *collectors: Collector) -> Iterator[None]:
         server, thread = start_http_server(
             settings.metrics_port, settings.metrics_host, registry=registry
         )
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         log.error(
             "no metrics: POD_AUTOMATION_METRICS_HOST and POD_AUTOMATION_METRICS_PORT name an"
             " address that cannot be used; set another port, or 0 for none",

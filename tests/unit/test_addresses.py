@@ -9,7 +9,23 @@ from scheduler.settings import load_settings
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", ":9092", "h:", "h:x", "h:0", "h:70000", "h:٣", "h:1,", "h h:1", "x://h:1", "::1"],
+    [
+        "",
+        " ",
+        ":9092",
+        "h:",
+        "h:x",
+        "h:0",
+        "h:70000",
+        "h:٣",
+        "h:1,",
+        "h h:1",
+        "x://h:1",
+        "::1",
+        "a..b:1",
+        "a" * 64,
+        "a:1,.b",
+    ],
 )
 def test_brokers_that_cannot_be_read(text: str) -> None:
     with pytest.raises(SettingsError, match=r"^POD_AUTOMATION_KAFKA_BOOTSTRAP: "):
@@ -38,6 +54,11 @@ def test_blanks_between_brokers_are_dropped() -> None:
         ("postgres_dsn", "postgresql://h/a b"),
         ("postgres_dsn", "postgresql://h/y?sslmode=require&"),
         ("redis_url", "redis://h/0?db"),
+        ("redis_url", "redis://a..b/0"),
+        ("redis_url", f"redis://:x@{'a' * 64}:6379/0"),
+        ("postgres_dsn", "postgresql://a..b/y"),
+        ("postgres_dsn", "postgresql://a:1,b..c:2/y"),
+        ("postgres_dsn", "postgresql://a%2E.b/y"),
     ],
 )
 def test_urls_that_cannot_be_read(name: str, text: str) -> None:
@@ -53,12 +74,23 @@ def test_urls_that_cannot_be_read(name: str, text: str) -> None:
         ("redis_url", "rediss://user:p%40ss@h:6380/3"),
         ("redis_url", "redis://[::1]:6379/0"),
         ("redis_url", "unix:///tmp/redis.sock?db=2"),
+        ("redis_url", "redis://müller.example/0"),
+        ("postgres_dsn", f"postgresql://u@%2Ftmp%2F{'a' * 64}/y"),
         ("postgres_dsn", "postgresql:///y"),
         ("postgres_dsn", "postgres://u:p@a:1,b:2,[::1]:3/y?target_session_attrs=read-write"),
     ],
 )
 def test_urls_that_can(name: str, text: str) -> None:
     assert getattr(load_settings(**{name: text}), name) == text
+
+
+@pytest.mark.parametrize("name", ["api_host", "metrics_host"])
+def test_where_nobody_can_listen(name: str) -> None:
+    for text in ("", "a..b", "a" * 64, "a b", "h\0"):
+        with pytest.raises(SettingsError, match=f"^POD_AUTOMATION_{name.upper()}: "):
+            load_settings(**{name: text})
+    for text in ("localhost", "::", "fe80::1%eth0", "a_b.example."):
+        assert getattr(load_settings(**{name: text}), name) == text
 
 
 @pytest.mark.parametrize("name", ["kafka_bootstrap", "redis_url", "postgres_dsn"])

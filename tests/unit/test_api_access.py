@@ -1,9 +1,13 @@
-"""Who may use the API, and how often."""
+"""Who may use the API, and how often, and where."""
+
+import asyncio
 
 import pytest
 
 from pod_automation.api.access import Caller, Limiter, Tokens
+from pod_automation.api.serving import serve
 from scheduler.errors import SettingsError
+from scheduler.settings import load_settings
 
 SECRET, OTHER = "s" * 32, "o" * 16
 
@@ -53,3 +57,9 @@ def test_each_has_so_many_requests_a_minute() -> None:
     assert [limiter.wait_s("a") for _ in range(3)] == [0, 0, 0]
     assert 0 < limiter.wait_s("a") <= 60
     assert limiter.wait_s("b") == 0
+
+
+async def test_a_host_that_nobody_can_look_up_is_a_wrong_setting() -> None:
+    settings = load_settings().model_copy(update={"api_host": "a..b"})
+    with pytest.raises(SettingsError, match="POD_AUTOMATION_API_HOST"):
+        await serve(settings, Tokens([]), asyncio.Event())

@@ -192,3 +192,11 @@ def test_a_port_in_use_is_one_line_and_stops_nothing(monkeypatch: pytest.MonkeyP
             told = said.lines()
     assert "POD_AUTOMATION_METRICS_PORT" in told
     assert len(told.splitlines()) == 1
+
+
+def test_nor_does_a_host_that_nobody_can_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = Said(monkeypatch, serving)
+    # Settings refuse this one; which names Python cannot write is Python's to say.
+    settings = load_settings(metrics_port=free_port()).model_copy(update={"metrics_host": "a..b"})
+    with served(settings, Differences(60.0)):
+        assert "POD_AUTOMATION_METRICS_HOST" in said.lines()
