@@ -1,9 +1,12 @@
 """PostgreSQL's errors as the engine's: away, refused by its data, wrongly addressed, or a bug."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 
 import asyncpg
+from asyncpg import connect_utils
 from asyncpg.exceptions import ClientConfigurationError, TargetServerAttributeNotMatched
 
 from scheduler.errors import DataRefusedError, EngineError, SettingsError, StoreUnavailableError
@@ -39,6 +42,28 @@ _LOST = ("connection is closed", "connection has been released back to the pool"
 
 GONE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What a connection that has died raises, whatever is asked of it."""
+
+
+async def check_address(dsn: str) -> None:
+    """Return if the options in `dsn` make sense, and the files that they name can be read.
+
+    asyncpg reads both again for each connection, and then nothing tells a file that is not there
+    from the socket of a server that is not up yet. Raises `SettingsError`.
+    """
+    read = connect_utils._parse_connect_dsn_and_args  # type: ignore[attr-defined]
+    others = dict.fromkeys(signature(read).parameters)
+    try:
+        await asyncio.to_thread(read, **{**others, "dsn": dsn})
+    except ClientConfigurationError as error:
+        raise SettingsError(f"{ENV_PREFIX}POSTGRES_DSN: {error.args[0]}") from None
+    except OSError as error:
+        raise SettingsError(
+            f"{ENV_PREFIX}POSTGRES_DSN: a file that it names (sslrootcert, sslcert, sslkey or"
+            f" sslcrl) cannot be used: {error.strerror or type(error).__name__}"
+        ) from None
+    except ValueError:
+        # Not Python's words, which quote the address.
+        raise SettingsError(f"{ENV_PREFIX}POSTGRES_DSN: a port in its options is none") from None
 
 
 @contextmanager

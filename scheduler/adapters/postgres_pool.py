@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from scheduler.adapters.postgres_errors import GONE, translated
+from scheduler.adapters.postgres_errors import GONE, check_address, translated
 
 CONNECT_TIMEOUT_S = 5.0
 """A server that does not let us in within this time counts as away."""
@@ -39,6 +39,7 @@ async def open_pool(
         if connection.demoted:
             await pool.expire_connections()
 
+    await check_address(dsn)
     with translated():
         pool: asyncpg.Pool[asyncpg.Record] = await asyncpg.create_pool(
             dsn,

@@ -2,9 +2,10 @@
 
 from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from scheduler.errors import SettingsError
 from scheduler.settings import ENV_PREFIX
@@ -35,9 +36,25 @@ def client(url: str, timeout_s: float) -> Redis:
             protocol=2,
         )
         # Options that it does not know show only here. Nothing is connected.
-        made.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, AttributeError) as error:
+        connection = made.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        if isinstance(connection, SSLConnection):
+            _read_files(connection)
+    except OSError as error:
+        raise SettingsError(
+            f"{ENV_PREFIX}REDIS_URL: a file that it names (ssl_ca_certs, ssl_certfile, ssl_keyfile)"
+            f" cannot be used: {error.strerror or type(error).__name__}"
+        ) from None
+    except (ValueError, TypeError, AttributeError, RedisError) as error:
         # Not the driver's words: they may quote the address, and that a password.
-        detail = f": {error}" if isinstance(error, ValueError) else ": it has an unknown option"
+        known = isinstance(error, ValueError | RedisError)
+        detail = f": {error}" if known else ": it has an unknown option"
         raise SettingsError(f"{ENV_PREFIX}REDIS_URL{detail}") from None
     return made
+
+
+def _read_files(connection: SSLConnection) -> None:
+    # When it connects, nothing would tell a file that is not there from a server that is away.
+    tls = connection.ssl_context
+    if tls.password is None:
+        tls.password = ""  # else OpenSSL asks whoever sits at the terminal
+    tls.get()

@@ -11,7 +11,7 @@ from importlib.resources import as_file, files
 
 import asyncpg
 
-from scheduler.adapters.postgres_errors import translated
+from scheduler.adapters.postgres_errors import check_address, translated
 from scheduler.errors import PermanentError
 
 VERSION_TABLE = "pod_automation_schema"
@@ -55,8 +55,9 @@ def latest() -> str:
 async def schema_version(dsn: str) -> str | None:
     """The schema that the database is at, None for a database without one.
 
-    Raises `StoreUnavailableError`.
+    Raises `StoreUnavailableError`, and `SettingsError` for an address that makes no sense.
     """
+    await check_address(dsn)
     with translated():
         connection = await asyncpg.connect(
             dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=CONNECT_TIMEOUT_S
@@ -128,6 +129,7 @@ async def migrate(dsn: str) -> list[str]:
             config.set_main_option("script_location", str(folder).replace("%", "%%"))
             command.upgrade(config, "head")
 
+    await check_address(dsn)
     # asyncpg reads the address itself: what works for the engine's pool works here.
     engine = create_async_engine(
         "postgresql+asyncpg://",

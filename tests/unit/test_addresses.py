@@ -1,9 +1,14 @@
 """An address that a driver would choke on is refused at the start, and by name."""
 
+from pathlib import Path
+
 import pytest
 
+from scheduler.adapters.postgres_pool import open_pool
 from scheduler.adapters.redis_client import client
-from scheduler.errors import SettingsError
+from scheduler.adapters.redis_view import RedisWheelView
+from scheduler.errors import SettingsError, StoreUnavailableError
+from scheduler.migrations import migrate, schema_version
 from scheduler.settings import load_settings
 
 
@@ -116,12 +121,36 @@ def test_it_is_said_how_to_write_it() -> None:
 @pytest.mark.parametrize(
     "url",
     ["redis://:secret@h/x", "redis://:secret@h/0?no_such_option=1", "redis://:secret@h?db=x",
-     "redis://:secret@h?max_connections=-1"],
+     "redis://:secret@h?max_connections=-1", "redis://:secret@h?protocol=9",
+     "rediss://:secret@h?ssl_cert_reqs=foo", "rediss://:secret@h?ssl_ca_certs=/nowhere.pem",
+     "rediss://:secret@h?ssl_certfile=/dev/null", "rediss://:secret@h?ssl_ciphers=none"],
 )  # fmt: skip
 async def test_what_redis_cannot_read_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(SettingsError, match=r"^POD_AUTOMATION_REDIS_URL: ") as refused:
         client(url, 1.0)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["host=127.0.0.1:secret", "port=secret", "sslmode=foo", "ssl_min_protocol_version=x",
+     "sslmode=verify-ca&sslrootcert=/nowhere.pem", "sslmode=verify-ca&sslrootcert=/dev/null",
+     "sslmode=require&sslcert=/nowhere.pem", "sslmode=require&sslcert=/dev/null"],
+)  # fmt: skip
+async def test_what_postgresql_cannot_read_is_a_wrong_setting(options: str) -> None:
+    address = f"postgresql://:secret@/d?{options}"
+    for ask in (open_pool(address, most=1), schema_version(address), migrate(address)):
+        with pytest.raises(SettingsError, match=r"^POD_AUTOMATION_POSTGRES_DSN: ") as refused:
+            await ask
+        assert "secret" not in str(refused.value)
+
+
+async def test_a_socket_that_is_not_there_yet_is_of_a_server_that_is_away(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError):
+        await schema_version(f"postgresql:///d?host={tmp_path}&port=1")
+    wheel = RedisWheelView(f"unix://{tmp_path}/redis.sock")
+    with pytest.raises(StoreUnavailableError):
+        await wheel.now_ms()
 
 
 @pytest.mark.parametrize(
