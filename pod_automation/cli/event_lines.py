@@ -94,13 +94,13 @@ def rereadable(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def check(file: BinaryIO, progress: Callable[[], None] = lambda: None) -> Checked:
-    """A first pass over `file`, which is then at its start again. `progress` is called for each
-    line."""
-    found = Checked()
+    """A first pass over the rest of `file`, which is then where it was. `progress` is called for
+    each line."""
+    found, start = Checked(), file.tell()
     for each in read(file):
         found.add(each)
         progress()
-    file.seek(0)
+    file.seek(start)
     return found
 
 

@@ -98,6 +98,13 @@ def test_what_is_sent_is_what_was_given() -> None:
     assert event.fields == decode(PostDetected, GOOD)
 
 
+def test_what_was_read_before_is_neither_checked_nor_sent() -> None:
+    file = io.BytesIO(b"read by somebody else\n" + GOOD + b"\n")
+    file.readline()
+    assert (check(file).valid, check(file).invalid) == (1, 0)
+    assert [each.value for each in read(file) if isinstance(each, Event)] == [GOOD]
+
+
 def test_a_line_too_long_is_not_read_into_memory() -> None:
     lines = list(read(io.BytesIO(b"[" * (3 * MAX_LINE_BYTES) + b"\n" + GOOD)))
     assert lines[0] == Problem(1, f"longer than {MAX_LINE_BYTES:,} bytes")
