@@ -1,6 +1,5 @@
 """What `pod-automation dead-letters` does, on the stores."""
 
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from typing import Any
 
 from pod_automation.cli.exit_codes import ExitCode
 from pod_automation.cli.loop import answer
-from pod_automation.cli.terminal import error, note, result, table
+from pod_automation.cli.terminal import error, json_text, note, part, result, table
 from pod_automation.dead_letters.choice import Choice
 from pod_automation.dead_letters.index import Index
 from pod_automation.dead_letters.letter import Letter, not_replayable
@@ -75,7 +74,7 @@ async def print_letter(
         replays = await _replays(record, [found.id])
     why_not = not_replayable(found, settings)
     if as_json:
-        result(safe_json(letter_json(found, copies, why_not, replays)))
+        result(json_text(safe_json(letter_json(found, copies, why_not, replays))))
     else:
         for line in letter_lines(found, copies, why_not, replays, full=full):
             result(line)
@@ -222,7 +221,7 @@ class _Done:
                 "not_replayed": [{"id": name, "why": why} for name, why in self.problems.items()],
                 "dry_run": self._wish.dry_run,
             }
-            result(safe_json(shown))
+            result(json_text(safe_json(shown)))
         else:
             self._print()
         for name, why in list(self.problems.items())[:MAX_NAMED]:
@@ -314,15 +313,14 @@ async def _print_json(
 ) -> None:
     # One line, but never all of it at once.
     head = safe_json({"topic": topic, "found": len(index), "letters": []})
-    sys.stdout.write(head.removesuffix("]}"))
+    part(head.removesuffix("]}"))
     between = ""
     for page in index.newest(limit):
         replays = await _replays(record, [each.id for each in page])
         for each in page:
-            sys.stdout.write(between + safe_json(entry_json(each, replays)))
+            part(between + json_text(safe_json(entry_json(each, replays))))
             between = ","
-    sys.stdout.write("]}\n")
-    sys.stdout.flush()
+    result("]}")
 
 
 def _letters(count: int) -> str:

@@ -1,13 +1,15 @@
 """Results go to standard output; everything else, logs and progress too, to standard error."""
 
 import io
+import json
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pod_automation.cli.exit_codes import ExitCode
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 LOG_LEVEL = "POD_AUTOMATION_LOG_LEVEL"
+LOG_LEVEL_FILE = f"{LOG_LEVEL}_FILE"
 
 PIPED_COLUMNS = 160
 """Width of tables that go to a file or pipe, at least: rich would cut them to 80."""
@@ -54,21 +57,38 @@ def open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for good
     out = sys.stdout
-    if isinstance(out, io.TextIOWrapper) and out.encoding.lower().replace("-", "") != "utf8":
+    if isinstance(out, io.TextIOWrapper) and not _is_utf8(out):
         out.reconfigure(errors="backslashreplace")
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return (stream.encoding or "utf-8").lower().replace("-", "") == "utf8"
 
 
 def result(text: str) -> None:
     """A line of the result. Raises `OutputError`."""
+    part(f"{text}\n")
+
+
+def part(text: str) -> None:
+    """A part of a line of the result, which does not end with it. Raises `OutputError`."""
     with _writing():
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(text)
 
 
 def json_result(value: object) -> None:
     """The result as one line of JSON."""
     import orjson
 
-    result(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode())
+    result(json_text(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()))
+
+
+def json_text(json_line: str) -> str:
+    """`json_line`; all that is not ASCII escaped where the output's encoding is another than UTF-8:
+    JSON knows no other, and not the escapes that stand for what an encoding lacks."""
+    if _is_utf8(sys.stdout):
+        return json_line
+    return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], json_line)
 
 
 def note(text: str) -> None:

@@ -1,8 +1,18 @@
 """`dead-letters` where there is nothing to read: its help, wrong usage, stores that are away."""
 
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from unittest.mock import patch
+
 import pytest
 
+from pod_automation.cli.dead_letters_run import _print_json, _print_table
+from pod_automation.cli.entry import _write_no_more
 from pod_automation.cli.exit_codes import ExitCode
+from pod_automation.cli.terminal import OutputError
+from pod_automation.dead_letters.index import Index
 from tests.unit.program import call
 
 REPLAY = ("dead-letters", "replay")
@@ -57,3 +67,15 @@ def test_a_store_that_is_away_is_one_line(arguments: tuple[str, ...], store: str
     assert outcome.out == ""
     (line,) = outcome.err.splitlines()
     assert line.startswith(f"error: {store} is not available")
+
+
+@pytest.mark.parametrize("show", [_print_json, _print_table])
+def test_a_list_that_cannot_be_written_is_no_bug(show: Callable[..., Awaitable[None]]) -> None:
+    async def listed() -> None:
+        with Index() as index:
+            await show(index, None, "dead-letter", None)
+
+    with Path("/dev/full").open("w") as full, patch.object(sys, "stdout", full):
+        with pytest.raises(OutputError, match="No space left"):
+            asyncio.run(listed())
+        _write_no_more()

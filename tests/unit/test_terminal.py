@@ -1,6 +1,7 @@
 """What the command line looks like to who sits in front of it: tables and questions."""
 
 import io
+import json
 import os
 import pty
 import re
@@ -54,6 +55,18 @@ def wide() -> Table:
     table.add_row("ann", LONG)
     table.add_row("bob", "")
     return table
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_json_is_json_in_any_encoding(encoding: str) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    value = {"é": "\N{PILE OF POO} \u202e€ \\xe9"}
+    with patch.object(sys, "stdout", out):
+        terminal.open_streams()
+        terminal.json_result(value)
+    raw = out.buffer
+    assert isinstance(raw, io.BytesIO)
+    assert json.loads(raw.getvalue().decode("utf-8")) == value
 
 
 def test_a_table_that_fits_is_one() -> None:
