@@ -31,6 +31,7 @@ from pod_automation.cli import (
 from pod_automation.cli.exit_codes import IN_HELP, ExitCode
 from pod_automation.cli.terminal import (
     LOG_LEVEL,
+    LOG_LEVEL_FILE,
     OutputError,
     failed,
     note,
@@ -97,6 +98,7 @@ def _root(
     if debug:
         # In the environment, so that settings and child processes see it as well.
         os.environ[LOG_LEVEL] = "debug"
+        os.environ.pop(LOG_LEVEL_FILE, None)  # both are refused
 
 
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {

@@ -259,3 +259,12 @@ def test_what_the_encoding_of_the_output_lacks_is_escaped() -> None:
     )
     assert ended.returncode == ExitCode.OK, ended.stderr
     assert b"\\xe4nn" in ended.stdout
+
+
+def test_debug_comes_before_a_level_out_of_a_file(tmp_path: Path) -> None:
+    level = tmp_path / "level"
+    level.write_text("error")
+    environment = {**NOWHERE, "POD_AUTOMATION_LOG_LEVEL_FILE": str(level)}
+    outcome = call("--debug", "stats", "--pod", "p", environment=environment)
+    assert outcome.code == ExitCode.STORE_AWAY, outcome.err
+    assert "Traceback" in outcome.err
