@@ -112,6 +112,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     pods = PodAutomation(settings, actor="api")
     live = Live(settings)
     sight = Sight(settings, live)
+    dead = letters.Letters(settings)
     limiter = Limiter(settings.api_requests_per_minute)
     answering = Answering()
     ending = asyncio.Event()
@@ -335,7 +336,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         limit: Annotated[int, Query(ge=1, le=letters.MOST_LISTED)] = 100,
     ) -> Response:
         """The newest records that could not be applied, and how many there are."""
-        return _json(await letters.listed(settings, limit))
+        return _json(await dead.listed(limit))
 
     @app.get(
         "/v1/dead-letter", tags=["look"], responses=_answer("DeadLetter"), dependencies=[viewer]
@@ -344,7 +345,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         letter_id: Annotated[str, Query(alias="id", min_length=1, max_length=600)],
     ) -> Response:
         """One of them, with all that it holds."""
-        found = await letters.shown(settings, letter_id)
+        found = await dead.shown(letter_id)
         if found is None:
             raise ProblemError(404, "not-found", "there is no such dead letter")
         return _json(found)

@@ -1,8 +1,14 @@
 """Dead letters for the API: listed, shown, replayed."""
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
 
+from pod_automation.api.kept import Kept
+from pod_automation.api.problems import ProblemError
+from pod_automation.cli.loop import answer
 from pod_automation.dead_letters.choice import Choice
 from pod_automation.dead_letters.index import Entry, Index
 from pod_automation.dead_letters.letter import Letter, not_replayable
@@ -10,37 +16,74 @@ from pod_automation.dead_letters.reading import DeadLetters
 from pod_automation.dead_letters.replaying import Replayer
 from pod_automation.dead_letters.showing import Replays, entry_json, letter_json
 from scheduler.adapters.postgres_replays import PostgresReplays
+from scheduler.errors import StoreUnavailableError
 from scheduler.settings import Settings
 
 MOST_LISTED = 500
 
+AT_ONCE = 2
+"""Readings of the topic for those who look: each takes all of it, from its beginning."""
 
-async def listed(settings: Settings, limit: int) -> dict[str, Any]:
-    """The newest letters, each once, and how many there are. Reads the topic from its beginning."""
-    with Index() as index:
-        async with DeadLetters(settings) as letters:
-            async for page in letters.chosen(Choice()):
+READ_S = 30.0
+"""How long one may take, and the wait for its turn."""
+
+_T = TypeVar("_T")
+
+
+class Letters:
+    """Dead letters for those who look at them, however many do."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._newest = Kept(self._read)
+
+    async def listed(self, limit: int) -> dict[str, Any]:
+        """The newest letters, each once, and how many there are."""
+        async with _in_time():
+            total, newest = await self._newest.value()
+        found = newest[:limit]
+        replays = await self._replays([each.id for each in found])
+        return {"total": total, "dead_letters": [entry_json(each, replays) for each in found]}
+
+    async def shown(self, letter_id: str) -> dict[str, Any] | None:
+        """One letter with all that it holds; None where there is none with this id."""
+        settings = self._settings
+        found, copies = None, 0
+        async with _in_time(), self._turns, DeadLetters(settings) as letters:
+            async for page in letters.chosen(_choice(settings, [letter_id])):
+                copies += len(page)
+                found = page[-1]
+        if found is None:
+            return None
+        replays = await self._replays([found.id])
+        return letter_json(found, copies, not_replayable(found, settings), replays)
+
+    async def _read(self) -> tuple[int, list[Entry]]:
+        settings = self._settings
+        with Index() as index:
+
+            def add(page: Sequence[Letter]) -> None:
                 for each in page:
                     index.add(each, not_replayable(each, settings))
-        found: list[Entry] = []
-        for entries in index.newest(limit):
-            found += entries
-        total = len(index)
-    replays = await _replays(settings, [each.id for each in found])
-    return {"total": total, "dead_letters": [entry_json(each, replays) for each in found]}
 
+            def newest() -> list[Entry]:
+                return [each for page in index.newest(MOST_LISTED) for each in page]
 
-async def shown(settings: Settings, letter_id: str) -> dict[str, Any] | None:
-    """One letter with all that it holds; None where there is none with this id."""
-    found, copies = None, 0
-    async with DeadLetters(settings) as letters:
-        async for page in letters.chosen(_choice(settings, [letter_id])):
-            copies += len(page)
-            found = page[-1]
-    if found is None:
-        return None
-    replays = await _replays(settings, [found.id])
-    return letter_json(found, copies, not_replayable(found, settings), replays)
+            async with self._turns, DeadLetters(settings) as letters:
+                async for page in letters.chosen(Choice()):
+                    await _aside(partial(add, page))
+            return len(index), await _aside(newest)
+
+    async def _replays(self, ids: Sequence[str]) -> Replays:
+        """None where PostgreSQL is away: the letters can be looked at all the same."""
+        record = await PostgresReplays.connect(self._settings.postgres_dsn)
+        try:
+            return await answer("PostgreSQL", record.of(ids))
+        except StoreUnavailableError:
+            return None
+        finally:
+            await record.close()
 
 
 async def replayed(
@@ -75,9 +118,27 @@ def _choice(settings: Settings, ids: Sequence[str]) -> Choice:
     return Choice(ids=frozenset(ids), prefix=settings.topic_prefix)
 
 
-async def _replays(settings: Settings, ids: Sequence[str]) -> Replays:
-    record = await PostgresReplays.connect(settings.postgres_dsn)
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    limit = asyncio.timeout(READ_S)
     try:
-        return await record.of(ids)
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ProblemError(
+            503,
+            "busy",
+            f"the dead letters could not be read within {READ_S:.0f} s: there are many, or others"
+            " read them; `pod-automation dead-letters` takes all the time that it needs",
+        ) from None
+
+
+async def _aside(call: Callable[[], _T]) -> _T:
+    """What `call` gives, while the loop goes on. It has ended, whatever becomes of its caller."""
+    calling = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(calling)
     finally:
-        await record.close()
+        await asyncio.wait({calling})

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any
 
+from pod_automation.api.kept import Kept
 from pod_automation.api.live import Live
 from pod_automation.cli.loop import answer
 from pod_automation.overview import look, ready, summary
@@ -14,11 +15,6 @@ from scheduler.adapters.redis_view import RedisWheelView
 from scheduler.errors import EngineError
 from scheduler.settings import Settings
 from scheduler.stats import ActivityCounts
-
-_T = TypeVar("_T")
-
-KEPT_S = 1.5
-"""How old an answer may be that is given to somebody else too."""
 
 COUNTED_SHARE = 20
 """The activities are counted anew after so many times what the last look took: to count a hundred
@@ -31,22 +27,6 @@ MOST_TIMERS = 20_000
 MOST_PODS = 20
 
 
-class _Kept(Generic[_T]):
-    """An answer that is asked for at most every `KEPT_S`, however many want it."""
-
-    def __init__(self, ask: Callable[[], Awaitable[_T]]) -> None:
-        self._ask = ask
-        self._asking = asyncio.Lock()
-        self._last: tuple[float, _T] | None = None
-
-    async def value(self) -> _T:
-        async with self._asking:
-            if self._last is None or monotonic() - self._last[0] >= KEPT_S:
-                answer = await self._ask()
-                self._last = monotonic(), answer
-            return self._last[1]
-
-
 class Sight:
     """The overview, and whether all is ready."""
 
@@ -55,8 +35,8 @@ class Sight:
         self._live = live
         self._activities: ActivityCounts | None = None
         self._activities_until = 0.0
-        self._seen = _Kept(self._look)
-        self._ready = _Kept(partial(ready, settings))
+        self._seen = Kept(self._look)
+        self._ready = Kept(partial(ready, settings))
 
     async def overview(self) -> dict[str, Any]:
         """Stores, processes, shards, queue, activities, and what is due soon by pod; each store by

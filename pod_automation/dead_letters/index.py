@@ -50,11 +50,11 @@ _ADD = (
 
 
 class Index:
-    """A context: the file is gone after it."""
+    """A context: the file is gone after it. One call at a time, from any thread."""
 
     def __init__(self) -> None:
         # A database of its own on disk, which SQLite deletes.
-        self._file = sqlite3.connect("", isolation_level=None)
+        self._file = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._file.execute(f"create table letters ({_COLUMNS}, primary key (id)) without rowid")
         self._file.execute("begin")
 
