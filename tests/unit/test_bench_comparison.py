@@ -10,7 +10,6 @@ from msgspec import to_builtins
 from bench import publish
 from bench.__main__ import WHOLE
 from bench.comparison import goals, rows, shares
-from bench.guard import Measured, compared
 from bench.lateness import figures_of
 from bench.results import (
     FIRE,
@@ -178,23 +177,3 @@ def test_every_mark_in_the_docs_has_its_part() -> None:
     ]
     assert names
     assert set(names) <= publish.PARTS.keys()
-
-
-@pytest.mark.parametrize(
-    ("kind", "now", "alarming"),
-    [
-        ("cost", 1.2, False),
-        ("cost", 1.3, True),
-        ("rate", 0.7, False),
-        ("rate", 0.6, True),
-        ("size", 1.04, False),
-        ("size", 1.06, True),
-        ("cost", 0.5, False),
-        ("rate", 3.0, False),
-    ],
-)
-def test_the_guard_alarms_for_what_is_worse(kind: Any, now: float, alarming: bool) -> None:
-    (verdict,) = compared(
-        [Measured("x", kind, now), Measured("new", kind, 1)], [Measured("x", kind, 1)]
-    )
-    assert verdict.alarming is alarming
