@@ -328,6 +328,8 @@ async def redis_restart(site: Site, rng: random.Random) -> bool:
 async def redis_kill(site: Site, rng: random.Random) -> bool:
     """Redis is killed, and starts from its append-only file (everysec)."""
     async with site.locks["redis"]:
+        # A slow disk holds up what it appends to its file, for two seconds at most.
+        site.redis_goes_back()
         site.note("redis kill")
         await site.servers.redis.kill()
         await asyncio.sleep(rng.uniform(0.0, 1.0))
@@ -362,6 +364,7 @@ async def redis_snapshot(site: Site, rng: random.Random) -> bool:
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(part.data, kept)
         await asyncio.sleep(rng.uniform(0.1, 2.0))
+        site.redis_goes_back()
         site.note("redis goes back")
         await part.kill()
         site.servers.forget_redis(part)
@@ -386,6 +389,7 @@ async def redis_failover(site: Site, rng: random.Random) -> bool:
             servers.replication.silence()
             lag_s = rng.uniform(0.1, 1.5)
             await asyncio.sleep(lag_s)
+            site.redis_goes_back()
             site.note("redis fails over", lag_s=round(lag_s, 2))
             await servers.redis.kill()
             servers.replication.cut()

@@ -77,6 +77,7 @@ async def torture(
                 confirmed=fed.events,
                 broken=frozenset(fed.broken),
                 cancelled_pods=frozenset(fed.cancelled),
+                set_back_ms=torn.set_back_ms,
                 partitions=PARTITIONS,
                 answer=life_handler.answer,
             )

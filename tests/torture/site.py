@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,12 @@ class Site:
         """Held by a fault that has this server in its hands."""
         self.both = asyncio.Lock()
         """Held by a fault that takes the locks of two processes."""
+        self.set_back_ms = inf
+        """When Redis first went back in time, however little."""
+
+    def redis_goes_back(self) -> None:
+        """A fault is about to have it forget what it has done last."""
+        self.set_back_ms = min(self.set_back_ms, time.time() * 1000)
 
     def current_settings(self) -> Settings:
         """The settings of judge and feeder; Redis may have been replaced by its stand-in."""

@@ -203,6 +203,7 @@ def _set(mapping: Any, **fields: Any) -> None:
 
 
 LIKE_2 = "post/member-2/like"
+COMMENT_2 = {"activity_id": "post/member-2/comment"}
 STATUS_END = ("engagement-status", 0)
 POSTS = ("post-detected", 0)
 
@@ -344,20 +345,70 @@ def test_what_a_late_result_takes_back_is_no_violation() -> None:
     assert found(damage=late) == set()
 
 
-def test_what_was_cancelled_need_not_have_been_sent() -> None:
-    def cancelled(evidence: Any) -> None:
-        row = _row(evidence, 0, "like")
-        row["status"] = "cancelled"
-        evidence.counts["member-0"] -= 1
-        mine = {"activity_id": row["id"]}
+CANCELLED = replace(EXPECTED, cancelled_pods=frozenset({"pod"}))
+
+
+def _cancel(evidence: Any, *, sent: bool = False) -> None:
+    """Before its first attempt; `sent`, and yet it was."""
+    row = _row(evidence, 0, "like")
+    row["status"] = "cancelled"
+    evidence.counts["member-0"] -= 1
+    mine = {"activity_id": row["id"]}
+    _drop(evidence.statuses, **mine, status="executed")
+    if not sent:
         _drop(evidence.executes, **mine)
         _drop(evidence.results, **mine)
         _drop(evidence.statuses, **mine, status="dispatched")
-        _drop(evidence.statuses, **mine, status="executed")
-        _copy(evidence.statuses, **_ids(row["id"]), status="cancelled", attempt=1)
+    _copy(evidence.statuses, **_ids(row["id"]), status="cancelled", attempt=1)
 
-    expected = replace(EXPECTED, cancelled_pods=frozenset({"pod"}))
-    assert found(expected, cancelled) == set()
+
+def test_what_was_cancelled_is_not_sent() -> None:
+    assert found(CANCELLED, _cancel) == set()
+
+
+def test_what_was_sent_and_is_called_cancelled_is_noticed() -> None:
+    assert found(CANCELLED, lambda e: _cancel(e, sent=True)) == {"attempts"}
+
+
+def test_what_was_cancelled_as_a_retry_was_sent_before() -> None:
+    def cancelled(evidence: Any) -> None:
+        """The comment of member 2, whose first attempt has failed."""
+        _set(_row(evidence, 2, "comment"), status="cancelled")
+        evidence.counts["member-2"] -= 1
+        _drop(evidence.executes, **COMMENT_2, attempt=2)
+        _drop(evidence.results, **COMMENT_2, attempt=2)
+        _drop(evidence.statuses, **COMMENT_2, attempt=2, status="dispatched")
+        _drop(evidence.statuses, **COMMENT_2, status="executed")
+        ids = _ids(COMMENT_2["activity_id"])
+        _copy(evidence.statuses, **ids, status="cancelled", attempt=2)
+
+    def and_lost(evidence: Any) -> None:
+        cancelled(evidence)
+        _drop(evidence.executes, **COMMENT_2, attempt=1)
+
+    assert found(CANCELLED, cancelled) == set()
+    assert "lost" in found(CANCELLED, and_lost)
+
+
+SENT_MS = DETECTED_MS + 3000
+
+
+@pytest.mark.parametrize(("set_back_ms", "noticed"), [(SENT_MS + 1, True), (SENT_MS, False)])
+def test_what_is_sent_behind_cancelled_is_noticed_unless_redis_went_back_before(
+    set_back_ms: int, noticed: bool
+) -> None:
+    def sent_behind(evidence: Any) -> None:
+        _cancel(evidence, sent=True)
+        sent = evidence.executes[0]
+        assert sent.value["activity_id"] == "post/member-0/like"
+        evidence.executes[0] = replace(sent, timestamp_ms=SENT_MS)
+        _drop(evidence.statuses, activity_id=sent.value["activity_id"], status="dispatched")
+        _copy(evidence.statuses, **_ids(sent.value["activity_id"]), status="dispatched", attempt=1)
+        evidence.statuses.append(replace(evidence.statuses.pop(), timestamp_ms=SENT_MS))
+        evidence.watermarks[STATUS_END] = evidence.statuses[-1].offset
+
+    expected = replace(CANCELLED, set_back_ms=set_back_ms)
+    assert found(expected, sent_behind) == ({"attempts", "status"} if noticed else set())
 
 
 def _ids(activity: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import Any, Literal
 
 from tests.torture.evidence import INPUTS, Evidence, Record
@@ -42,6 +43,9 @@ class Expected:
     """Event id, partition, offset of each event that Kafka has confirmed."""
     broken: frozenset[str] = frozenset()
     cancelled_pods: frozenset[str] = frozenset()
+    set_back_ms: float = inf
+    """When Redis first went back in time. From then on it may send what it has forgotten to be
+    cancelled (guarantees, 11)."""
     partitions: int = 4
     answer: Callable[[str, int], str] = field(default=lambda activity, attempt: "executed")
     """What the handler says to an activity's attempt: `executed`, `never`, or anything else."""
@@ -81,7 +85,7 @@ def _judge(found: Evidence, expected: Expected) -> Iterator[Violation]:
     yield from _firing(found, expected, asked, rows, fired)
     yield from _pacing(found, expected, asked)
     yield from _ends(found, expected, rows, fired)
-    yield from _statuses(found, rows, fired)
+    yield from _statuses(found, expected, rows, fired)
     yield from _timeouts(found, expected, fired)
     yield from _counts(found)
     yield from _letters(found, expected, rows)
@@ -157,16 +161,19 @@ def _firing(
             )
     for activity, row in rows.items():
         made = sorted({(each.value or {})["attempt"] for each in fired.get(activity, ())})
-        if not made and row["status"] == "cancelled":
-            continue
-        if not made:
+        cancelled = row["status"] == "cancelled"
+        # What is cancelled waited for this attempt, and is not sent.
+        fewest = row["attempt"] - cancelled
+        # A late `executed` takes back the next attempt, which may just have been sent.
+        most = row["attempt"] + (row["status"] == "executed")
+        sent_ms = max((each.timestamp_ms for each in fired.get(activity, ())), default=0)
+        if cancelled and sent_ms < expected.set_back_ms:
+            most -= 1
+        if not made and fewest > 0:
             yield Violation("lost", f"never sent: {_key(row)}, {row['status']}", activity)
             continue
         if made != list(range(1, len(made) + 1)):
             yield Violation("attempts", f"sent were attempts {made}", activity)
-        fewest = row["attempt"] - (row["status"] == "cancelled")
-        # A late `executed` takes back the next attempt, which may just have been sent.
-        most = row["attempt"] + (row["status"] in ("executed", "cancelled"))
         if not fewest <= len(made) <= most:
             what = f"{row['status']} at attempt {row['attempt']}, but sent were {made}"
             yield Violation("lost" if len(made) < fewest else "attempts", what, activity)
@@ -231,6 +238,7 @@ def _ends(
 
 def _statuses(
     found: Evidence,
+    expected: Expected,
     rows: Mapping[str, Mapping[str, Any]],
     fired: Mapping[str, Sequence[Record]],
 ) -> Iterator[Violation]:
@@ -239,7 +247,8 @@ def _statuses(
         if row is None:
             yield Violation("status", "of an activity that has no row", activity)
             continue
-        told = [record.value or {} for record in sorted(records, key=lambda each: each.offset)]
+        records = sorted(records, key=lambda each: each.offset)
+        told = [record.value or {} for record in records]
         dispatched = Counter(each["attempt"] for each in told if each["status"] == "dispatched")
         made = Counter((each.value or {})["attempt"] for each in fired.get(activity, ()))
         if dispatched != made:
@@ -251,16 +260,24 @@ def _statuses(
                 f"ends told: {sorted(ends)}; the row is {row['status']}, attempt {row['attempt']}",
                 activity,
             )
-        yield from _order(activity, told)
+        yield from _order(activity, records, expected)
     for activity in rows.keys() - _by_activity(found.statuses).keys():
         yield Violation("status", "none was told", activity)
 
 
-def _order(activity: str, told: Sequence[Mapping[str, Any]]) -> Iterator[Violation]:
-    """`dispatched` of an attempt comes before any end of that attempt."""
+def _order(activity: str, records: Sequence[Record], expected: Expected) -> Iterator[Violation]:
+    """`dispatched` of an attempt comes before any end of that attempt; of whichever attempt, before
+    the activity was called cancelled."""
     ended: set[int] = set()
-    for each in told:
-        if each["status"] in ("executed", "failed"):
+    cancelled = False
+    for record in records:
+        each = record.value or {}
+        if each["status"] == "cancelled":
+            cancelled = True
+        elif each["status"] == "dispatched" and cancelled:
+            if record.timestamp_ms < expected.set_back_ms:
+                yield Violation("status", f"cancelled, then attempt {each['attempt']}", activity)
+        elif each["status"] in ("executed", "failed"):
             ended.add(each["attempt"])
         elif each["status"] == "dispatched" and each["attempt"] in ended:
             yield Violation(
