@@ -19,7 +19,7 @@ from typing import Any
 from tests.torture.bugs import BUGS
 from tests.torture.round import Outcome, torture
 from tests.torture.schedule import schedule
-from tests.torture.servers import Servers
+from tests.torture.servers import running
 
 DEFAULT_ROUNDS = 8
 SECONDS = 15.0
@@ -73,10 +73,8 @@ async def _run(wanted: argparse.Namespace, folder: Path, outcomes: list[Outcome]
         # Not in the checkout: PostgreSQL runs as another user, who must be able to enter.
         with TemporaryDirectory(prefix="torture-") as home:
             Path(home).chmod(0o755)
-            servers = Servers(Path(home), brokers)
             _say(f"starting {brokers} broker{'s' if brokers > 1 else ''}, Redis and PostgreSQL")
-            try:
-                await servers.start()
+            async with running(Path(home), brokers) as servers:
                 for number, plan in enumerate(plans):
                     if wanted.only is not None and number != wanted.only:
                         continue
@@ -94,8 +92,6 @@ async def _run(wanted: argparse.Namespace, folder: Path, outcomes: list[Outcome]
                     _tell(outcome)
                     if outcome.violations and wanted.stop:
                         return
-            finally:
-                await servers.stop()
 
 
 def _tell(outcome: Outcome) -> None:

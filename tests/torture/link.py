@@ -13,10 +13,9 @@ CHUNK = 1 << 16
 
 
 class Link:
-    """One wire. `port` is where its process connects, `target` says where that leads at present."""
+    """One wire. `target` says where it leads at present."""
 
-    def __init__(self, port: int, target: Callable[[], int]) -> None:
-        self.port = port
+    def __init__(self, target: Callable[[], int]) -> None:
         self._target = target
         self._server: asyncio.Server | None = None
         self._flows = asyncio.Event()
@@ -26,9 +25,15 @@ class Link:
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def port(self) -> int:
+        """Where its process connects, once it has started."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
     async def start(self) -> None:
-        """Listen."""
-        self._server = await asyncio.start_server(self._accepted, HOST, self.port)
+        """Listen, for as long as the site is there."""
+        self._server = await asyncio.start_server(self._accepted, HOST, 0)
 
     async def stop(self) -> None:
         """Stop listening, and drop what is connected."""

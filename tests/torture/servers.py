@@ -10,18 +10,21 @@ import os
 import shutil
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from string import Template
 
 from redis.asyncio import Redis
 
+from pod_automation.stack.errors import StackError
 from pod_automation.stack.folder import StackFolder
 from pod_automation.stack.kafka import KafkaPart
 from pod_automation.stack.ports import HOST, choose_ports
 from pod_automation.stack.postgres import DATABASE, PostgresPart
 from pod_automation.stack.redis import RedisPart
 from pod_automation.stack.running import RunningPart
+from scheduler.tasks import ended
 from tests.torture.link import Link
 
 SLOTS = (
@@ -31,17 +34,27 @@ SLOTS = (
 )
 READY_S = 90.0
 REDIS_DISK = "64m"
+TAKEN = ("another program has taken its port", "ddress already in use")
+"""What a part says of itself, or its log of it."""
 
 
 class _Broker(KafkaPart):
-    """One of several brokers; `ports` are those of the whole site."""
+    """One of several brokers; `ports` are those of the whole site, `wire` tells that of a slot."""
 
-    def __init__(self, node: int, brokers: int, home: Path, ports: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        node: int,
+        brokers: int,
+        home: Path,
+        ports: Mapping[str, int],
+        wire: Callable[[str], int],
+    ) -> None:
         own = {"kafka": ports[f"kafka-{node}"], "kafka_controller": ports[f"controller-{node}"]}
         super().__init__(home, own, lambda _: None)
         self._node = node
         self._brokers = brokers
         self._site = ports
+        self._wire = wire
 
     def properties(self, log_dirs: Path) -> str:
         node, ports = self._node, self._site
@@ -50,7 +63,7 @@ class _Broker(KafkaPart):
         advertised = dict(listeners)
         for slot, name in names.items():
             listeners[name] = ports[f"kafka-{node}-{slot}"]
-            advertised[name] = ports[f"wire-{slot}-kafka-{node}"]
+            advertised[name] = self._wire(slot)
         listeners["CONTROLLER"] = ports[f"controller-{node}"]
         text = (Path(__file__).parent / "broker.properties").read_text("utf-8")
         return Template(text).substitute(
@@ -73,25 +86,37 @@ class _Broker(KafkaPart):
         return base64.urlsafe_b64encode(name.bytes).decode().rstrip("=")
 
 
+@asynccontextmanager
+async def running(home: Path, brokers: int) -> AsyncIterator["Servers"]:
+    """Started servers; on other ports where another program has taken one of the first meanwhile,
+    since between the choice of the first and the start of the last there are seconds."""
+    servers = Servers(home / "first", brokers)
+    try:
+        try:
+            await servers.start()
+        except StackError as error:
+            if not any(told in str(error) for told in TAKEN):
+                raise
+            await servers.stop()
+            servers = Servers(home / "again", brokers)
+            await servers.start()
+        yield servers
+    finally:
+        await servers.stop()
+
+
 class Servers:
     """Started as one, then killed, filled, emptied and cut off one by one."""
 
     def __init__(self, home: Path, brokers: int) -> None:
         self.home = home
-        names = ["postgres", "redis-a", "redis-b", "replication"]
+        names = ["postgres", "redis-a", "redis-b"]
         for node in range(1, brokers + 1):
             names += [f"kafka-{node}", f"controller-{node}"]
             names += [f"kafka-{node}-{slot}" for slot in SLOTS]
-            names += [f"wire-{slot}-kafka-{node}" for slot in SLOTS]
-        names += [f"wire-{slot}-{store}" for slot in SLOTS for store in ("redis", "postgres")]
         self._ports = choose_ports(names, {})
         self._folders: list[StackFolder] = []
-        self.brokers = [
-            self._running(
-                f"broker-{node}", _Broker(node, brokers, home / f"broker-{node}", self._ports)
-            )
-            for node in range(1, brokers + 1)
-        ]
+        self.brokers = [self._broker(node, brokers) for node in range(1, brokers + 1)]
         self._redis = [
             self._running(
                 name, RedisPart(home / name, {"redis": self._ports[name]}, _silent, "valkey")
@@ -102,7 +127,7 @@ class Servers:
         self.postgres = self._running(
             "postgres", PostgresPart(home / "pg", {"postgres": self._ports["postgres"]}, _silent)
         )
-        self.replication = Link(self._ports["replication"], lambda: self.redis.port)
+        self.replication = Link(lambda: self.redis.port)
         self.links = {slot: self._links_of(slot, brokers) for slot in SLOTS}
         self._mounted: list[Path] = []
         self.disk_is_limited = False
@@ -147,12 +172,17 @@ class Servers:
     async def start(self) -> None:
         """All servers but the stand-in, and the wires."""
         self._limit_disks()
-        # Brokers need one another to start.
-        await asyncio.gather(
-            *(broker.start() for broker in self.brokers), self.redis.start(), self.postgres.start()
-        )
+        # First the wires, whose ports the brokers advertise.
         for link in self._all_links():
             await link.start()
+        # Brokers need one another to start.
+        parts = [*self.brokers, self.redis, self.postgres]
+        starts = [asyncio.create_task(part.start()) for part in parts]
+        try:
+            await asyncio.gather(*starts)
+        except BaseException:
+            await ended(*starts)
+            raise
 
     async def stop(self) -> None:
         """All of it, whatever state it is in."""
@@ -187,6 +217,13 @@ class Servers:
         """A client without a wire."""
         return Redis(host=HOST, port=(part or self.redis).port)
 
+    def _broker(self, node: int, brokers: int) -> RunningPart:
+        def wire(slot: str) -> int:
+            return self.links[slot]["kafka"][node - 1].port
+
+        home = self.home / f"broker-{node}"
+        return self._running(home.name, _Broker(node, brokers, home, self._ports, wire))
+
     def _running(self, name: str, part: KafkaPart | RedisPart | PostgresPart) -> RunningPart:
         folder = StackFolder(part.home)
         folder.open()
@@ -198,12 +235,12 @@ class Servers:
 
         def kafka(node: int) -> Link:
             inner = ports[f"kafka-{node}-{slot}"]
-            return Link(ports[f"wire-{slot}-kafka-{node}"], lambda: inner)
+            return Link(lambda: inner)
 
         return {
             "kafka": [kafka(node) for node in range(1, brokers + 1)],
-            "redis": [Link(ports[f"wire-{slot}-redis"], lambda: self.redis.port)],
-            "postgres": [Link(ports[f"wire-{slot}-postgres"], lambda: ports["postgres"])],
+            "redis": [Link(lambda: self.redis.port)],
+            "postgres": [Link(lambda: ports["postgres"])],
         }
 
     def _all_links(self) -> list[Link]:

@@ -4,17 +4,19 @@ import inspect
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from pod_automation.stack.errors import StackError
 from tests.torture import points
 from tests.torture.bugs import BUGS
 from tests.torture.round import torture
 from tests.torture.schedule import Planned
-from tests.torture.servers import Servers
+from tests.torture.servers import Servers, running
 
 # One of each family; what they do to one another is the long run's matter.
 PLAN = [
@@ -33,12 +35,8 @@ PLAN = [
 async def servers() -> AsyncIterator[Servers]:
     with TemporaryDirectory(prefix="torture-") as home:
         Path(home).chmod(0o755)  # PostgreSQL runs as another user, who must be able to enter
-        servers = Servers(Path(home), brokers=1)
-        try:
-            await servers.start()
-            yield servers
-        finally:
-            await servers.stop()
+        async with running(Path(home), brokers=1) as started:
+            yield started
 
 
 @pytest.mark.slow
@@ -50,6 +48,34 @@ async def test_a_short_round(servers: Servers, tmp_path: Path) -> None:
     assert outcome.violations == [], "\n".join(outcome.told)
     assert outcome.figures["activities"] > 500
     assert sum(outcome.done.values()) >= 6, outcome.missed
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [("Kafka: it has ended. | java.net.BindException: Address already in use", 2), ("other", 1)],
+)
+async def test_servers_whose_port_was_taken_are_started_on_others(
+    error: str, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Servers] = []
+    stopped: list[Servers] = []
+
+    async def start(self: Servers) -> None:
+        started.append(self)
+        if len(started) == 1:
+            raise StackError(error)
+
+    async def stop(self: Servers) -> None:
+        stopped.append(self)
+
+    monkeypatch.setattr(Servers, "start", start)
+    monkeypatch.setattr(Servers, "stop", stop)
+    with suppress(StackError):
+        async with running(tmp_path, brokers=1) as servers:
+            assert servers is started[-1]
+    assert len(started) == tries
+    assert started == stopped
+    assert len({each.bootstrap for each in started}) == tries
 
 
 @pytest.mark.parametrize("name", points.ALL)
