@@ -69,6 +69,8 @@ class Projection:
         self._behind = True
         self._at: int | None = None
         """The watermark as we left it, as long as nobody else can be known to have moved it."""
+        self._reached = -1
+        """Where it stood last when all before was projected: a lower one has lost some of that."""
         self._linger_s = linger_s
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -119,7 +121,10 @@ class Projection:
                 await self._work.wait()
 
     async def run_once(self) -> int:
-        """Project the commits noted so far, up to a bound. Returns the number of changes."""
+        """Project the commits noted so far, up to a bound. Returns the number of changes: none
+        while it is behind, since what was noted lies behind what must be read back."""
+        if self._behind:
+            return 0
         taken: list[_Commit] = []
         count = 0
         for commit in self._commits:
@@ -139,9 +144,20 @@ class Projection:
         while True:
             if expected is None:
                 expected = await self._record.watermark(self._topic, self._shard)
+                if expected < self._reached:
+                    # PostgreSQL has failed over without its last commits: to go on from here would
+                    # skip them.
+                    log.warning(
+                        "PostgreSQL has lost what was projected, reading it back",
+                        shard=self._shard,
+                        reached=self._reached,
+                        found=expected,
+                    )
+                    self._behind = True
+                    return 0
             at = max(upto, expected)
             if await self._record.project(self._topic, self._shard, expected, at, changes):
-                self._at = at
+                self._at = self._reached = at
                 break
             expected = None
         # Overtaken by an overflow meanwhile? Then there is nothing left to remove.
@@ -171,6 +187,7 @@ class Projection:
         at = await self._record.watermark(self._topic, self._shard)
         end = await asked_end()
         if at + 1 == end:
+            self._reached = at
             return
         if at + 1 > end:
             # Going on would skip what is written there from now on, and a rebuild fire it again.
@@ -193,6 +210,7 @@ class Projection:
                     # Somebody else has projected part of this page: go on from there.
                     at = await self._record.watermark(self._topic, self._shard)
                     reader.seek(at + 1)
+        self._reached = at
 
 
 class _Seen(Struct):

@@ -75,6 +75,18 @@ class UncommittedReports(MemoryShardLog):
         return await super().commit(timers, at_ms, cursor, timeouts, reports)
 
 
+class Lingering(Projection):
+    """Gathers commits for some turns of the loop, and not by the clock."""
+
+    def __init__(self, world: "ShardWorld", *args: Any) -> None:
+        super().__init__(*args)
+        self._world = world
+
+    async def _gather(self) -> None:
+        for _ in range(self._world.patience.choice((0, 5, 50, 200))):
+            await asyncio.sleep(0)
+
+
 class ShardWorld:
     """The stores, a clock, and chance, by which `death` is the share of awaits that kill."""
 
@@ -88,8 +100,10 @@ class ShardWorld:
         await_ms: int,
         death: float,
         policies: Sequence[OverduePolicy | None] = (None,),
+        lingers: bool = False,
     ) -> None:
-        """`wheel` is the heir's to make. Of `policies` each process has one, by chance."""
+        """`wheel` is the heir's to make. Of `policies` each process has one, by chance. With
+        `lingers` a projection gathers commits before it writes them."""
         self.rng = random.Random(seed)
         self.now_ms = 1_000_000
         self.record = MemoryRecord()
@@ -101,6 +115,9 @@ class ShardWorld:
         self._policies = policies
         # Apart from `rng`, so that a seed means the same with every policy.
         self.fate = random.Random(seed)
+        # Apart from both, likewise.
+        self.patience = random.Random(seed)
+        self._lingers = lingers
         self.reports: list[PodCommand] = []
         """As workers read them: also those of transactions that were never committed."""
         self._death = death
@@ -138,7 +155,8 @@ class ShardWorld:
         wheel: Any = Shaky(self.wheel, self.pause)
         shard_log: Any = Shaky(UncommittedReports(self), self.pause)
         record: Any = Shaky(self.record, self.pause, without={"snapshot"})
-        projection = Projection(SHARD, STATUSES, record, self.kafka)
+        parts = (SHARD, STATUSES, record, self.kafka)
+        projection = Lingering(self, *parts) if self._lingers else Projection(*parts)
         rebuild = Rebuild(
             wheel,
             record,

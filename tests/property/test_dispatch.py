@@ -15,10 +15,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from scheduler import project
 from scheduler.activity import Announcement, PlannedActivity, RowChange, Status
 from scheduler.adapters.memory_wheel import MemoryWheel
 from scheduler.commands import CommandApplier
@@ -59,8 +60,18 @@ class World(ShardWorld):
         *,
         accidents: bool = True,
         policies: Sequence[OverduePolicy | None] = (None,),
+        lingers: bool = False,
     ) -> None:
-        super().__init__(seed, inputs=INPUTS, await_ms=AWAIT_MS, death=0.02, policies=policies)
+        super().__init__(
+            seed,
+            inputs=INPUTS,
+            await_ms=AWAIT_MS,
+            death=0.02,
+            policies=policies,
+            lingers=lingers,
+        )
+        # Alone it keeps the shard for long enough to be overtaken while it gathers.
+        self.owners = 1 if lingers else OWNERS
         self.accidents = accidents
         self.wheel: WatchedWheel = WatchedWheel(self)
         self.planned: list[PlannedActivity] = []
@@ -278,7 +289,7 @@ async def live(world: World) -> None:
     # It waits for a wheel, however long there is none: not for ever once nobody builds one.
     reports = asyncio.create_task(reporting(world, ingest.done))
     turbulence = [
-        *(asyncio.create_task(owning(world, ingest.done)) for _ in range(OWNERS)),
+        *(asyncio.create_task(owning(world, ingest.done)) for _ in range(world.owners)),
         asyncio.create_task(answering(world, ingest.done)),
         asyncio.create_task(accidents(world, ingest.done)),
     ]
@@ -349,13 +360,24 @@ def judge_timeouts(world: World) -> None:
         assert not {each: times for each, times in given_up.items() if times > 1}, "given up twice"
 
 
-@given(seed=st.integers(0, 2**32), policies=st.sampled_from(POLICIES))
-@example(seed=1, policies=(None,))
-@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**32),
+    kept=st.sampled_from((1, 8, 100_000)),
+    lingers=st.booleans(),
+    policies=st.sampled_from(POLICIES),
+)
+@example(seed=1, kept=100_000, lingers=False, policies=(None,))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_activity_fires_exactly_once_and_never_early(
-    seed: int, policies: Sequence[OverduePolicy | None]
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    kept: int,
+    lingers: bool,
+    policies: Sequence[OverduePolicy | None],
 ) -> None:
-    world = World(seed, policies=policies)
+    # Few: then a projection is overtaken by what is fired while it gathers or waits.
+    monkeypatch.setattr(project, "KEPT_CHANGES", kept)
+    world = World(seed, policies=policies, lingers=lingers)
     asyncio.run(live(world))
     judge(world)
 
@@ -431,6 +453,12 @@ async def _epoch_at_last(self: ShardDispatcher, *, rebuild: bool = False) -> Non
 
 async def _no_drain(self: Projection, asked_end: object) -> None:
     pass
+
+
+async def _over_a_gap(self: Projection) -> int:
+    if self._commits:
+        self._behind = False
+    return await _run_once(self)
 
 
 async def _any_batch_is_settled(
@@ -522,6 +550,7 @@ _hold = MemoryWheel._hold
 _wipe = MemoryWheel.wipe
 _claim = MemoryWheel.claim
 _settle = MemoryWheel._settle
+_run_once = Projection.run_once
 
 
 @pytest.mark.parametrize(
@@ -529,6 +558,7 @@ _settle = MemoryWheel._settle
     [
         pytest.param(ShardDispatcher, "take", _cursor_before_fence, id="cursor-before-fence"),
         pytest.param(Projection, "drain", _no_drain, id="rebuild-without-drain"),
+        pytest.param(Projection, "run_once", _over_a_gap, id="projected-over-a-gap"),
         pytest.param(MemoryWheel, "claim", _any_batch_is_settled, id="settle-before-commit"),
         pytest.param(MemoryWheel, "claim", _awaited_from_the_claim_on, id="awaited-from-the-claim"),
         pytest.param(MemoryWheel, "_settle", _nothing_is_awaited, id="settle-without-awaiting"),
@@ -544,8 +574,11 @@ async def test_a_broken_protocol_is_noticed(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: object
 ) -> None:
     monkeypatch.setattr(owner, name, broken)
+    if owner is Projection:
+        monkeypatch.setattr(project, "KEPT_CHANGES", 1)
     for seed in range(300):
-        world = World(seed, policies=POLICIES[seed % len(POLICIES)])
+        lingers = owner is Projection
+        world = World(seed, policies=POLICIES[seed % len(POLICIES)], lingers=lingers)
         await live(world)
         try:
             judge(world)

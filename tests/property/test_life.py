@@ -137,8 +137,17 @@ class World(ShardWorld):
         seed: int,
         policies: Sequence[OverduePolicy | None] = (None,),
         death: float = 0.01,
+        *,
+        lingers: bool = False,
     ) -> None:
-        super().__init__(seed, inputs=INPUTS, await_ms=AWAIT_MS, death=death, policies=policies)
+        super().__init__(
+            seed,
+            inputs=INPUTS,
+            await_ms=AWAIT_MS,
+            death=death,
+            policies=policies,
+            lingers=lingers,
+        )
         self.wheel: WatchedWheel = WatchedWheel(lambda: self.now_ms)
         self.wheel.record = self.record
         self.outbox = Outbox()
@@ -512,20 +521,25 @@ async def judge(world: World) -> None:
 @given(
     seed=st.integers(0, 2**32),
     kept=st.sampled_from((8, 100_000)),
+    lingers=st.booleans(),
     policies=st.sampled_from(POLICIES),
 )
-@example(seed=161, kept=8, policies=(None,))
-@example(seed=261, kept=8, policies=(None,))
+@example(seed=161, kept=8, lingers=False, policies=(None,))
+@example(seed=261, kept=8, lingers=False, policies=(None,))
 @settings(
     max_examples=80,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_each_activity_comes_to_one_end(
-    monkeypatch: pytest.MonkeyPatch, seed: int, kept: int, policies: Sequence[OverduePolicy | None]
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
+    kept: int,
+    lingers: bool,
+    policies: Sequence[OverduePolicy | None],
 ) -> None:
     # Few: then a projection that is behind is overtaken by what is fired meanwhile.
     monkeypatch.setattr(project, "KEPT_CHANGES", kept)
-    world = World(seed, policies)
+    world = World(seed, policies, lingers=lingers)
     asyncio.run(live(world))
     asyncio.run(judge(world))
 

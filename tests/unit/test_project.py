@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from scheduler import project
 from scheduler.activity import StatusChange
+from scheduler.adapters.memory_log import MemoryPartition
 from scheduler.errors import PermanentError
 from scheduler.project import Projection
 from scheduler.timer import Timer
+from schemas.events import WheelCursor
 
 TOPIC, SHARD = "engagement-status", 3
 LONG_S = 1000.0
@@ -23,6 +26,8 @@ class Record:
         self.at = -1
         self.asked = 0
         self.statements: list[int] = []
+        self.dispatched: dict[str, int] = {}
+        """The watermark under which an activity was last projected."""
         self.projected = asyncio.Event()
 
     async def watermark(self, topic: str, shard: int) -> int:
@@ -36,8 +41,14 @@ class Record:
             return False
         self.at = upto
         self.statements.append(len(changes))
+        self.dispatched |= {each.activity_id: upto for each in changes}
         self.projected.set()
         return True
+
+    def fail_over(self, at: int) -> None:
+        """What came after `at` was confirmed, and is lost."""
+        self.at = at
+        self.dispatched = {name: upto for name, upto in self.dispatched.items() if upto <= at}
 
     async def next_statement(self) -> int:
         await self.projected.wait()
@@ -130,3 +141,71 @@ async def test_a_topic_that_was_made_anew_is_refused() -> None:
     stored: Any = record
     with pytest.raises(PermanentError, match=r"ends at offset 2, .* created anew"):
         await Projection(SHARD, TOPIC, stored, stored).drain(end)
+
+
+class Shard:
+    """What a shard's owner commits, and a projection of it."""
+
+    def __init__(
+        self, record: Record, linger_s: float = 0.0, kafka: MemoryPartition | None = None
+    ) -> None:
+        self.kafka = kafka or MemoryPartition(SHARD)
+        self._log = self.kafka.open()
+        stored: Any = record
+        self.made = Projection(SHARD, TOPIC, stored, self.kafka, linger_s=linger_s)
+
+    async def fire(self, activity_id: str) -> None:
+        cursor = WheelCursor(seq=len(self.kafka.cursors), nonce="nonce", gen="gen")
+        timer = Timer(activity_id, "pod", "post", "member", "like", 1, 0)
+        self.made.committed(await self._log.commit([timer], 0, cursor), [timer], 0)
+
+    @asynccontextmanager
+    async def projecting(self) -> AsyncIterator[None]:
+        await self._log.fence()
+        task = asyncio.create_task(self.made.run(self._log.status_end))
+        await self.made._idle.wait()
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_does_not_fit_while_commits_are_gathered_is_read_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(project, "KEPT_CHANGES", 1)
+    record = Record()
+    shard = Shard(record, linger_s=LONG_S)
+    async with shard.projecting():
+        await shard.fire("a")
+        await asyncio.sleep(0)  # it is gathering by now
+        await shard.fire("b")  # forgotten, and what came before with it
+        await shard.fire("c")
+        await shard.made.flush()
+    assert record.dispatched.keys() == {"a", "b", "c"}
+
+
+async def test_what_postgresql_has_lost_in_a_failover_is_read_back() -> None:
+    record = Record()
+    shard = Shard(record)
+    async with shard.projecting():
+        for name in ("a", "b"):
+            await shard.fire(name)
+            await shard.made.flush()
+        record.fail_over(-1)
+        await shard.fire("c")
+        await shard.made.flush()
+    assert record.dispatched.keys() == {"a", "b", "c"}
+
+
+async def test_so_is_what_was_lost_after_an_earlier_owner_s_commits_were_read_back() -> None:
+    record = Record()
+    earlier = Shard(record)
+    await earlier.fire("a")
+    shard = Shard(record, kafka=earlier.kafka)
+    async with shard.projecting():
+        record.fail_over(-1)
+        await shard.fire("b")
+        await shard.made.flush()
+    assert record.dispatched.keys() == {"a", "b"}

@@ -1,5 +1,6 @@
 """One shard's stores in memory, at rest: what is damaged is found by its name, and nothing else."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace as with_fields
 from typing import Any
@@ -15,6 +16,7 @@ from scheduler.findings import Findings, ShardReport
 from scheduler.ports import WheelSize
 from scheduler.reconcile import LIVES, REBUILT, Reconciler
 from scheduler.second_look import BEHIND
+from scheduler.tasks import ended
 from scheduler.timer import Timer, pack
 from schemas.events import WheelCursor
 from schemas.ids import activity_id
@@ -59,10 +61,12 @@ class Rest(ShardWorld):
         """A dispatcher comes, fires what is due, tells the record, and dies."""
         owner = self.owner()
         await owner.take(rebuild=rebuild)
+        projecting = asyncio.create_task(owner.project())
+        await owner.flush()
         while (await owner.run_once()).busy:
             pass
-        while await owner._projection.run_once():
-            pass
+        await owner.flush()
+        await ended(projecting)
 
     def row(self, status: Status) -> Row:
         return next(each for each in self.record.table.values() if each.status is status)
