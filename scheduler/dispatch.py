@@ -145,6 +145,11 @@ class ShardDispatcher:
     async def flush(self) -> None:
         """Wait until the record knows of all that was fired. Unbounded: give it a time limit."""
         await self._projection.flush()
+    async def catch_up(self) -> None:
+        """Bring the record up to all that was fired, before anything more is. Raises
+        `PermanentError` where it contradicts Kafka."""
+        await self._projection.drain(self._log.status_end)
+
 
     async def close(self) -> None:
         """Throw the producer away. What was not committed will be claimed again."""

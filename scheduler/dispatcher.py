@@ -14,7 +14,13 @@ import structlog
 
 from scheduler.backoff import Backoff
 from scheduler.dispatch import ShardDispatcher, Turn
-from scheduler.errors import FencedError, TransientError, WheelLostError
+from scheduler.errors import (
+    FencedError,
+    PermanentError,
+    SettingsError,
+    TransientError,
+    WheelLostError,
+)
 from scheduler.ports import ShardGroup, Wheel
 from scheduler.tasks import ended
 
@@ -32,6 +38,9 @@ HANDOVER_LOOK_S = 0.1
 
 FLUSH_S = 1.0
 """How long a shard that is given away may go on projecting; its next owner does the rest."""
+
+REFUSED_WAIT_S = 30.0
+"""How soon a shard whose stores contradict each other is looked at again: an operator is needed."""
 
 STOP_S = 3.0
 """How long an orderly stop waits for a shard's transaction before it is cut off (which is safe)."""
@@ -68,10 +77,14 @@ class _Kept:
     task: asyncio.Task[None]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    assigned: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with each assignment, whether it stays by it or is to be given away."""
     lost: bool = False
     """Whether the wheel was found lost, and has not been rebuilt since."""
     interrupted: bool = False
     """Whether it was told that it waits for a store, and has not been taken since."""
+    refused: str = ""
+    """Why it is not fired until an operator has mended it."""
 
     @property
     def leaving(self) -> bool:
@@ -82,6 +95,7 @@ class _Kept:
         """Give it away."""
         if not self.leaving:
             self.left.set()
+            self.assigned.set()
             self.wake.set()
 
 
@@ -171,6 +185,7 @@ class Dispatcher:
             else:
                 # It may still be giving it away.
                 kept.left.clear()
+                kept.assigned.set()
         for shard, kept in self._kept.items():
             if shard not in assigned:
                 # Nobody waits for it: a shard that hangs here fires elsewhere all the same.
@@ -194,9 +209,25 @@ class Dispatcher:
                 await self._own(shard, kept, backoff)
             except FencedError as error:
                 # Quietly: the other owner is the rightful one, unless it was a zombie's last move.
-                # Then nobody else fires this shard, so look again once its session is over.
+                # Then nobody else fires this shard, so look again once its session is over, or as
+                # soon as the group says that the shard is still ours: that is its answer to the
+                # zombie, who has joined it anew.
                 log.info("shard given up", shard=shard, reason=str(error))
-                await _passed(kept.left, self._fenced_wait_s)
+                # The other one may have built the wheel; who takes it sees whether it is lost.
+                kept.lost = False
+                kept.assigned.clear()
+                if not kept.leaving:
+                    await _passed(kept.assigned, self._fenced_wait_s)
+            except SettingsError:
+                raise
+            except PermanentError as error:
+                # Of this shard alone: the others go on, here and wherever it may go from here.
+                if kept.refused != str(error):
+                    kept.refused = str(error)
+                    log.error(
+                        "shard refused, not fired until it is mended", shard=shard, error=str(error)
+                    )
+                await _passed(kept.left, REFUSED_WAIT_S)
             except WheelLostError as error:
                 log.warning("wheel lost", shard=shard, reason=str(error))
                 kept.lost = True
@@ -214,7 +245,11 @@ class Dispatcher:
         owner = self._open_shard(shard)
         try:
             rebuilt = await owner.take(rebuild=kept.lost)
+            if kept.refused:
+                # Else it would fire until the projection comes to what was refused.
+                await owner.catch_up()
             kept.lost = kept.interrupted = False
+            kept.refused = ""
             log.info("shard taken", shard=shard)
             self._observer.taken(shard, rebuilt=rebuilt)
             await self._fire(shard, kept, owner, backoff)
@@ -233,7 +268,7 @@ class Dispatcher:
                 if turn.busy:
                     backoff.reset()
                 if projecting.done():
-                    # It never ends by itself: whatever this raises is a bug.
+                    # It never ends by itself: this raises what the shard is refused for, or a bug.
                     projecting.result()
                 if kept.leaving:
                     ours = await self._still_ours(shard, kept, owner)

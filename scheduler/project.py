@@ -193,8 +193,8 @@ class Projection:
             # Going on would skip what is written there from now on, and a rebuild fire it again.
             raise PermanentError(
                 f"partition {self._shard} of {self._topic} ends at offset {end}, but the record"
-                f" has projected up to {at}: the topic was created anew. Set last_offset to -1 for"
-                " it in ingested_offsets, and start again"
+                f" has projected up to {at}: the topic was created anew, or has lost records. The"
+                " shard is not fired until last_offset is set to -1 for it in ingested_offsets"
             )
         async with self._statuses.reader(self._shard, at + 1) as reader:
             while await reader.position() < end:

@@ -193,6 +193,27 @@ async def test_a_shard_that_comes_back_after_another_had_it_is_taken_at_once(
     await running.firing(0)
 
 
+async def test_a_shard_that_a_zombie_took_is_taken_back_when_the_group_has_answered_it(
+    running: Running,
+) -> None:
+    running.taken_by_others.add(0)  # it resumes, and fences whose shard it was
+    await running.story.until("closed 0")
+    running.taken_by_others.clear()
+    running.group.assignments.put_nowait(frozenset({0, 1}))  # it joins anew, and is given nothing
+    await running.story.until("took 0", 2)
+    await running.firing(0)
+
+
+async def test_what_was_assigned_before_a_shard_was_lost_is_no_answer(running: Running) -> None:
+    running.group.assignments.put_nowait(frozenset({0, 1}))
+    await running.firing(0, 1)
+    running.taken_by_others.add(0)
+    await running.story.until("closed 0")
+    await running.firing(1)
+    await running.firing(1)
+    assert running.story.events.count("took 0") == 1
+
+
 async def test_a_process_that_was_replaced_ends(running: Running) -> None:
     running.group.assignments.put_nowait(InstanceReplacedError("dispatcher-a"))
     with pytest.raises(InstanceReplacedError, match="POD_AUTOMATION_INSTANCE_ID"):
