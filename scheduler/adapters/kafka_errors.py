@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
     InvalidProducerEpoch,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerFenced,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
     UnknownTopicOrPartitionError,
 )
 
@@ -18,6 +21,20 @@ from scheduler.transports import is_closed
 
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 """What becomes of a record that its topic does not take."""
+
+# What is refused, and what a principal lacks then.
+_REFUSED: dict[type[KafkaError], tuple[str, str]] = {
+    TopicAuthorizationFailedError: ("a topic", "Read or Write, and Describe, of that topic"),
+    GroupAuthorizationFailedError: ("a consumer group", "Read of that group"),
+    TransactionalIdAuthorizationFailed: (
+        "a transactional id",
+        "Write and Describe of the transactional ids `dispatcher-*`, behind the topic prefix",
+    ),
+    ClusterAuthorizationFailedError: (
+        "the cluster",
+        "IdempotentWrite of the cluster, or Create for `pod-automation init`",
+    ),
+}
 
 
 @contextmanager
@@ -28,8 +45,12 @@ def translated(shard: int | None = None) -> Iterator[None]:
         yield
     except (ProducerFenced, InvalidProducerEpoch) as error:
         raise FencedError(-1 if shard is None else shard, type(error).__name__) from error
-    except TopicAuthorizationFailedError as error:
-        raise EngineError(f"Kafka refuses access to a topic: {error}") from error
+    except tuple(_REFUSED) as error:
+        what, lacking = _REFUSED[type(error)]
+        raise EngineError(
+            f"Kafka refuses access to {what} ({str(error) or type(error).__name__}): the user of"
+            f' this process lacks an ACL for {lacking} (docs/runbook.md, "Least privilege")'
+        ) from error
     except UnknownTopicOrPartitionError as error:
         raise StoreUnavailableError(
             "Kafka", "a topic or partition is missing; run `pod-automation init`"

