@@ -80,7 +80,7 @@ class Site:
         try:
             await self.wheel.take(shard, epoch)
             await log.fence()
-            await log.commit((), 0, cursor)
+            await log.commit((), await self.wheel.now_ms(), cursor)
         finally:
             await log.close()
         timers = shards.get(shard, ())

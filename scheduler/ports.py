@@ -529,7 +529,7 @@ class ShardLog(Protocol):
         """Publish in one transaction: for each timer `execute-engagement` and `dispatched`, for
         each timeout a failed `engagement-executed`, the `reports` on `pod-commands`, and the
         cursor. Returns once Kafka has committed all of it, with the offset of the last status
-        record (-1 without timers).
+        record (-1 without timers). `at_ms`, by the wheel's clock, is the time of all records.
 
         Raises `FencedError`, and `StoreUnavailableError` when the outcome is unknown.
         """

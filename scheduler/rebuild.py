@@ -103,9 +103,9 @@ class Rebuild:
 
         fresh = WheelCursor(seq=cursor.seq if cursor else 0, nonce=self._token(), gen=gen)
         # Kafka first: a generation that only Redis knows would be taken for an older life.
-        at_ms = await self._wheel.now_ms() if barred else 0
+        at_ms = await self._wheel.now_ms()
         reports = leftovers(shard, barred, at_ms, fresh)
-        await shard_log.commit((), 0, fresh, reports=reports)
+        await shard_log.commit((), at_ms, fresh, reports=reports)
         await self._wheel.open(
             shard,
             epoch,

@@ -143,10 +143,12 @@ class KafkaShardLog:
         if producer is None:
             raise StoreUnavailableError("Kafka", "the shard's log is not fenced")
         topics, shard = self._topics, self._shard
-        executes = Batches(producer, topics.execute_engagement, shard)
-        statuses = Batches(producer, topics.engagement_status, shard)
-        results = Batches(producer, topics.engagement_executed, shard)
-        commands = Batches(producer, topics.pod_commands, shard)
+        # All by the wheel's clock: brokers refuse records that are an hour ahead of them, and this
+        # host's clock must not be able to keep its shards from firing.
+        executes = Batches(producer, topics.execute_engagement, shard, at_ms)
+        statuses = Batches(producer, topics.engagement_status, shard, at_ms)
+        results = Batches(producer, topics.engagement_executed, shard, at_ms)
+        commands = Batches(producer, topics.pod_commands, shard, at_ms)
         parts = (executes, statuses, results, commands)
         # None of this waits for a broker: no shard holds up another, and none takes its turn for a
         # broker that does not answer.
@@ -163,6 +165,7 @@ class KafkaShardLog:
                         codec.encode(cursor),
                         key=b"%d" % shard,
                         partition=shard,
+                        timestamp_ms=at_ms,
                         headers=event_headers(WheelCursor, f"{shard}:{cursor.nonce}", at_ms),
                     )
                 except IllegalOperation:

@@ -26,7 +26,13 @@ from scheduler.ports import SourceRecord
 from scheduler.settings import Settings, load_settings
 from scheduler.timer import Timer
 from schemas.codec import decode
-from schemas.events import EngagementExecuted, EngagementStatus, ExecuteEngagement, WheelCursor
+from schemas.events import (
+    EngagementExecuted,
+    EngagementStatus,
+    ExecuteEngagement,
+    PodCommand,
+    WheelCursor,
+)
 from schemas.headers import CE_SOURCES, CE_TYPES, event_headers
 from schemas.ids import activity_id
 from schemas.times import millis, moment
@@ -501,13 +507,15 @@ async def test_timeouts_are_there_with_their_batch_or_not_at_all(settings: Setti
     try:
         await first.fence()
         cursor = WheelCursor(seq=1, nonce="n1", gen="g")
-        assert await first.commit([], 1_795_507_200_000, cursor, timers) == -1
+        at_ms = time.time_ns() // 1_000_000 - 3_600_000
+        assert await first.commit([], at_ms, cursor, timers) == -1
         await second.fence()
         with pytest.raises((FencedError, StoreUnavailableError)):
             await first.commit([], 8, WheelCursor(seq=2, nonce="n2", gen="g"), timers[:1])
         assert await second.cursor() == cursor
         cursor = WheelCursor(seq=2, nonce="n3", gen="g")
-        upto = await second.commit(timers[:3], 1_795_507_200_000, cursor, timers[:1])
+        report = PodCommand(event_id="report", command="expire", issued_at=moment(at_ms))
+        upto = await second.commit(timers[:3], at_ms, cursor, timers[:1], [report])
         assert upto == 2
     finally:
         await first.close()
@@ -517,6 +525,13 @@ async def test_timeouts_are_there_with_their_batch_or_not_at_all(settings: Setti
     expected = [f"{each.activity_id}:timeout:2" for each in timers]
     assert given_up == [*expected, expected[0]]
     assert decode(EngagementExecuted, results[0].value).error == "no result in time"
+    # Brokers refuse what is an hour ahead of them: this host's clock is none of it.
+    for topic in (
+        *(topics.execute_engagement, topics.engagement_status, topics.engagement_executed),
+        *(topics.pod_commands, topics.wheel_cursor),
+    ):
+        records = await read(settings, topic)
+        assert {record.timestamp for record in records} == {at_ms}, topic
 
 
 async def test_an_owner_that_is_fenced_within_a_transaction_is_told_so(
