@@ -191,8 +191,8 @@ class Wheel(Protocol):
         a quarter of each batch then; the others wait for one batch in every four that stand there.
 
         With the settling the results of the timers in that batch are awaited: `await_ms` from now
-        on each becomes a timeout, unless `add` removes it before. What is left of `limit` after
-        the due timers takes timeouts that have come.
+        on each becomes a timeout, unless `add` removes it before. Timeouts that have come take an
+        eighth of `limit`, and what is left of it after the due timers.
 
         Timers that are overdue by the policy are not fired but held back: for good, until `add`
         moves or removes them. The batch says which they are, so that they can be reported. All of

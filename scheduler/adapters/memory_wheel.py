@@ -192,7 +192,13 @@ class MemoryWheel:
             )
         self._settle(state, now_ms + await_ms)
         self._park(state, now_ms)
-        claimed = [] if EVERYBODY in state.paused else _fairly(state, now_ms, limit)
+        deadlines = sorted(
+            (timer.due_ms, packed)
+            for packed, timer in state.awaited.items()
+            if timer.due_ms <= now_ms
+        )
+        room = limit - min(len(deadlines), -(-limit // 8), limit - 1)
+        claimed = [] if EVERYBODY in state.paused else _fairly(state, now_ms, room)
         timers = [state.pending.pop(entry) for entry in claimed]
         if claimed == state.order[: len(claimed)]:
             del state.order[: len(claimed)]
@@ -201,11 +207,6 @@ class MemoryWheel:
         due = len(timers)
         late, shift_ms = self._hold(state, timers, now_ms, overdue)
         timers = timers[len(late) :]
-        deadlines = sorted(
-            (timer.due_ms, packed)
-            for packed, timer in state.awaited.items()
-            if timer.due_ms <= now_ms
-        )
         timeouts = [state.awaited.pop(packed) for _, packed in deadlines[: limit - due]]
         if timers or timeouts or late:
             state.in_flight = _Batch(timers, timeouts, late, shift_ms)

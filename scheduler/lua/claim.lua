@@ -3,7 +3,8 @@
 -- step, so that a crash can lose neither. Overdue timers leave the slots too, for the held ones: the
 -- batch only tells of them. What is due first is claimed first, until more is due than one batch
 -- takes: then a pod that fills more than a quarter of it waits in a lane (lanes.lua), and all lanes
--- together have a quarter of each batch, and what the others leave. Timers of who is paused leave their
+-- together have a quarter of each batch, and what the others leave. Deadlines that have come have an
+-- eighth of each batch, and what all of these leave. Timers of who is paused leave their
 -- slots as they fall due, and are parked (paused.lua).
 -- KEYS: 1 meta, 2 index, 3 in-flight, 4 awaited, 5 answered, 6 held, 7 paused
 -- ARGV: 1 slot prefix, 2 slot width (ms), 3 epoch, 4 gen, 5 done seq, 6 done nonce, 7 nonce, 8 limit,
@@ -60,7 +61,11 @@ end
 -- Only here, where the batch is known to be committed.
 settle(KEYS[3], KEYS[4], KEYS[5], now + tonumber(ARGV[9]))
 
-local room, batch, claimed = tonumber(ARGV[8]), {}, 0
+-- A backlog that lasts must not keep attempts from being given up for as long: an eighth is theirs.
+local limit = tonumber(ARGV[8])
+local deadlines = redis.call('ZCOUNT', KEYS[4], '-inf', now)
+local kept = math.min(deadlines, math.ceil(limit / 8), limit - 1)
+local room, batch, claimed = limit - kept, {}, 0
 local overdue, held = {}, {}
 -- What was due before this is overdue; nothing was before 1970.
 local overdue_before = ARGV[10] ~= '' and now - tonumber(ARGV[10]) or 0
@@ -110,7 +115,8 @@ for _, group in ipairs(groups) do
   end
 end
 
--- What is due goes first: a deadline can wait, a timer should not.
+-- Of the rest what is due goes first: a deadline can wait, a timer should not.
+room = room + kept
 local late = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'WITHSCORES', 'LIMIT', 0, room)
 if #late > 0 then
   redis.call('ZREMRANGEBYRANK', KEYS[4], 0, #late / 2 - 1)

@@ -410,21 +410,31 @@ async def test_a_timeout_is_never_early(wheel: Wheel) -> None:
     assert [each.due_ms for each in batch.timeouts] == [deadline] * 3
 
 
-async def test_what_is_due_goes_before_what_is_late(wheel: Wheel) -> None:
+async def test_what_is_due_goes_before_what_is_late_but_for_an_eighth(wheel: Wheel) -> None:
     await fired(wheel, overdue(4))
     await wheel.wipe(SHARD, EPOCH)
-    late, due = overdue(4), overdue(3)
+    late, due = overdue(6), overdue(18)
     await wheel.load_awaited(SHARD, EPOCH, late)
     await wheel.load(SHARD, EPOCH, due)
     await wheel.open(SHARD, EPOCH, GEN, (0, NONCE), {})
-    first = await claim(wheel, limit=2)
-    assert (list(first.timers), list(first.timeouts)) == (due[:2], [])
-    assert first.next_due_ms == min(late[0].due_ms, due[2].due_ms)
+    first = await claim(wheel, limit=16)
+    assert (list(first.timers), list(first.timeouts)) == (due[:14], late[:2])
+    assert first.next_due_ms == min(late[2].due_ms, due[14].due_ms)
     second = await claim(wheel, (1, "nonce-1"), "nonce-2", limit=3)
-    assert (list(second.timers), list(second.timeouts)) == (due[2:], late[:2])
-    third = await claim(wheel, (2, "nonce-2"), "nonce-3", limit=3)
-    assert (list(third.timers), list(third.timeouts)) == ([], late[2:])
-    assert (await wheel.size(SHARD)).awaited == 3  # those of the first two batches
+    assert (list(second.timers), list(second.timeouts)) == (due[14:16], late[2:3])
+    third = await claim(wheel, (2, "nonce-2"), "nonce-3", limit=1)
+    assert (list(third.timers), list(third.timeouts)) == (due[16:17], [])
+    fourth = await claim(wheel, (3, "nonce-3"), "nonce-4", limit=16)
+    assert (list(fourth.timers), list(fourth.timeouts)) == (due[17:], late[3:])
+    assert (await wheel.size(SHARD)).awaited == 17  # those of the first three batches
+
+
+async def test_nothing_is_kept_for_deadlines_where_none_has_come(wheel: Wheel) -> None:
+    await fired(wheel, overdue(4))
+    due = overdue(18)
+    await wheel.add(SHARD, TOPIC, 0, 1, due)
+    claimed = await claim(wheel, (1, "nonce-1"), "nonce-2", limit=16)
+    assert (list(claimed.timers), list(claimed.timeouts)) == (due[:16], [])
 
 
 async def test_a_result_ends_the_waiting_for_it(wheel: Wheel) -> None:
