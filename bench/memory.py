@@ -82,6 +82,7 @@ async def bytes_a_timer(bench: Bench, shards: Shards) -> float:
             for shard, timers in shards.items():
                 epoch = token()
                 await wheel.take(shard, epoch)
+                await wheel.wipe(shard, epoch)
                 for start in range(0, len(timers), MAX_LOAD):
                     await wheel.load(shard, epoch, timers[start : start + MAX_LOAD])
             return (await used_memory(redis) - before) / total(shards)

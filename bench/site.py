@@ -79,6 +79,7 @@ class Site:
         cursor = WheelCursor(seq=0, nonce=token(), gen=token())
         try:
             await self.wheel.take(shard, epoch)
+            await self.wheel.wipe(shard, epoch)
             await log.fence()
             await log.commit((), await self.wheel.now_ms(), cursor)
         finally:

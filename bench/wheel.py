@@ -98,6 +98,7 @@ class Wheels:
         world = World()
         for shard, epoch in self._epochs.items():
             await self._wheel.take(shard, epoch)
+            await self._wheel.wipe(shard, epoch)
         for start in range(0, size, FILLED_AT_ONCE):
             some = world.timers(min(FILLED_AT_ONCE, size - start), SHARDS, *far_away())
             for shard, timers in some.items():

@@ -214,7 +214,8 @@ class Wheel(Protocol):
         """
 
     async def load(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
-        """Add timers to a wheel that is being rebuilt. Raises `FencedError`."""
+        """Add timers to a wheel that is being rebuilt. Raises `FencedError`, and `WheelLostError`
+        for one that is open, or was not wiped to the end: it has gone back in time meanwhile."""
 
     async def load_awaited(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
         """Likewise timers that have fired and whose result is awaited until `due_ms`."""
@@ -234,7 +235,8 @@ class Wheel(Protocol):
         `FencedError`.
 
         `holding`: how many timers, and how many awaited ones, have been loaded. Raises
-        `WheelLostError` if the wheel holds other numbers: it has gone back in time meanwhile.
+        `WheelLostError` if the wheel holds other numbers, or was not wiped: it has gone back in
+        time meanwhile.
         """
 
     async def size(self, shard: int) -> WheelSize:

@@ -51,6 +51,7 @@ class _Shard:
     parked: dict[tuple[int, bytes], Timer] = field(default_factory=dict)
     head_ms: float = 0
     last_ms: int = 0
+    wiped: bool = False
     shift_ms: int | None = None
 
 
@@ -219,20 +220,15 @@ class MemoryWheel:
     async def wipe(self, shard: int, epoch: str) -> None:
         """See `Wheel.wipe`."""
         self._owned(shard, epoch)
-        self._shards[shard] = _Shard(epoch=epoch)
+        self._shards[shard] = _Shard(epoch=epoch, wiped=True)
 
     async def load(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
         """See `Wheel.load`."""
-        state = self._owned(shard, epoch)
-        if state.gen is not None:
-            raise WheelLostError(shard, "it is open, nothing may be loaded")
-        self._put(state, timers)
+        self._put(self._emptied(shard, epoch), timers)
 
     async def load_awaited(self, shard: int, epoch: str, timers: Sequence[Timer]) -> None:
         """See `Wheel.load_awaited`."""
-        state = self._owned(shard, epoch)
-        if state.gen is not None:
-            raise WheelLostError(shard, "it is open, nothing may be loaded")
+        state = self._emptied(shard, epoch)
         state.awaited.update((pack(timer), timer) for timer in timers)
 
     async def open(
@@ -248,10 +244,11 @@ class MemoryWheel:
     ) -> None:
         """See `Wheel.open`."""
         state = self._owned(shard, epoch)
-        if holding is not None and (
-            state.gen is not None or (len(state.pending), len(state.awaited)) != holding
-        ):
-            raise WheelLostError(shard, "it does not hold what was loaded")
+        if holding is not None:
+            self._emptied(shard, epoch)
+            if (len(state.pending), len(state.awaited)) != holding:
+                raise WheelLostError(shard, "it does not hold what was loaded")
+        state.wiped = False
         state.seq, state.nonce = done
         state.watermarks.update(watermarks)
         state.paused = set(paused)
@@ -325,6 +322,14 @@ class MemoryWheel:
             raise WheelLostError(shard, "no epoch")
         if state.epoch != epoch:
             raise FencedError(shard, f"epoch {state.epoch}")
+        return state
+
+    def _emptied(self, shard: int, epoch: str) -> _Shard:
+        state = self._owned(shard, epoch)
+        if state.gen is not None:
+            raise WheelLostError(shard, "it is open, nothing may be loaded")
+        if not state.wiped:
+            raise WheelLostError(shard, "it is not wiped")
         return state
 
     def _wake(self, shard: int) -> None:

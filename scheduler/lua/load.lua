@@ -10,8 +10,12 @@ local refused = own(KEYS[1], ARGV[2])
 if refused then
   return refused
 end
-if redis.call('HEXISTS', KEYS[1], 'gen') == 1 then
+local meta = redis.call('HMGET', KEYS[1], 'gen', 'wiped')
+if meta[1] then
   return {'lost', 'it is open, nothing may be loaded'}
+end
+if not meta[2] then
+  return {'lost', 'it is not wiped'}
 end
 local added = put(KEYS[2], ARGV[1], ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'pending', added)

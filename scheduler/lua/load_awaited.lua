@@ -9,8 +9,12 @@ local refused = own(KEYS[1], ARGV[1])
 if refused then
   return refused
 end
-if redis.call('HEXISTS', KEYS[1], 'gen') == 1 then
+local meta = redis.call('HMGET', KEYS[1], 'gen', 'wiped')
+if meta[1] then
   return {'lost', 'it is open, nothing may be loaded'}
+end
+if not meta[2] then
+  return {'lost', 'it is not wiped'}
 end
 -- Lua's unpack takes some 8,000 values at most (LUAI_MAXCSTACK). Even.
 local UNPACK = 4000

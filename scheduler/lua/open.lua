@@ -14,17 +14,20 @@ if refused then
 end
 -- A Redis that comes back from a moment ago has lost some of what was loaded since.
 if ARGV[5] ~= '' then
-  local meta = redis.call('HMGET', KEYS[1], 'gen', 'pending')
+  local meta = redis.call('HMGET', KEYS[1], 'gen', 'pending', 'wiped')
   if meta[1] then
     return {'lost', 'it went back to another life'}
   end
   local held = (meta[2] or '0') .. ' and ' .. redis.call('ZCARD', KEYS[3])
+  if not meta[3] then
+    return {'lost', 'it is not wiped'}
+  end
   if held ~= ARGV[5] .. ' and ' .. ARGV[6] then
     return {'lost', 'loaded ' .. ARGV[5] .. ' and ' .. ARGV[6] .. ', holds ' .. held}
   end
 end
 -- The first write must be one that a full Redis allows: the dispatcher must go on.
-redis.call('HDEL', KEYS[1], 'nothing')
+redis.call('HDEL', KEYS[1], 'wiped')
 redis.call('HSET', KEYS[1], 'seq', ARGV[3], 'nonce', ARGV[4], 'head', 0)
 local names = 9 + tonumber(ARGV[8])
 for i = 9, names - 1, 2 do

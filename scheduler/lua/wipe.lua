@@ -24,4 +24,10 @@ end
 if #slots > 0 then
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, #slots - 1)
 end
-return {'ok', redis.call('ZCARD', KEYS[2])}
+local left = redis.call('ZCARD', KEYS[2])
+if left == 0 then
+  -- A Redis that comes back from before this call may hold timers of the life before: nothing is
+  -- loaded beside them.
+  redis.call('HSET', KEYS[1], 'wiped', 1)
+end
+return {'ok', left}

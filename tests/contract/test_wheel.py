@@ -912,3 +912,45 @@ async def test_a_rebuild_that_lost_part_of_its_load_does_not_open(wheel: Wheel) 
     await wheel.open(SHARD, EPOCH, "gen-2", (0, NONCE), {}, holding=(1, 1))
     with pytest.raises(WheelLostError):
         await wheel.open(SHARD, EPOCH, "gen-3", (0, NONCE), {}, holding=(1, 1))
+
+
+async def test_only_a_wiped_wheel_is_loaded(wheel: Wheel) -> None:
+    await wheel.forget(SHARD)
+    await wheel.take(SHARD, EPOCH)
+    for load in (wheel.load, wheel.load_awaited):
+        with pytest.raises(WheelLostError, match="not wiped"):
+            await load(SHARD, EPOCH, [timer(0)])
+    with pytest.raises(WheelLostError, match="not wiped"):
+        await wheel.open(SHARD, EPOCH, "gen-2", (0, NONCE), {}, holding=(0, 0))
+    await wheel.wipe(SHARD, EPOCH)
+    await wheel.load(SHARD, EPOCH, [timer(0)])
+    await wheel.open(SHARD, EPOCH, "gen-2", (0, NONCE), {}, holding=(1, 0))
+
+
+@on_servers
+async def test_a_wheel_that_comes_back_half_wiped_does_not_open(
+    wheel: Wheel, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(wheel, RedisWheel)
+    monkeypatch.setattr("scheduler.adapters.redis_wheel.WIPE_SLOTS", 1)
+    old = [timer(now() + n * SLOT_MS) for n in range(3)]
+    await wheel.add(SHARD, TOPIC, -1, 0, old)
+    run = wheel._run
+    half: dict[bytes, bytes] = {}
+
+    async def remembered(name: str, keys: list[str], args: list[Any]) -> Any:
+        reply = await run(name, keys, args)
+        if name == "wipe" and not half:
+            async for key in redis.scan_iter(f"{wheel._prefix}*"):
+                half[key] = await redis.dump(key) or b""
+        return reply
+
+    monkeypatch.setattr(wheel, "_run", remembered)
+    await wheel.wipe(SHARD, EPOCH)
+    for key, value in half.items():
+        await redis.restore(key, 0, value, replace=True)
+    with pytest.raises(WheelLostError, match="not wiped"):
+        await wheel.open(SHARD, EPOCH, "gen-2", (0, NONCE), {}, holding=(0, 0))
+    await wheel.wipe(SHARD, EPOCH)
+    await wheel.open(SHARD, EPOCH, "gen-2", (0, NONCE), {}, holding=(0, 0))
+    assert (await wheel.size(SHARD)).next_due_ms is None

@@ -111,6 +111,7 @@ async def test_a_dispatcher_looks_at_its_wheels_and_the_clock(
     monkeypatch.setattr("pod_automation.metrics.firing.LOOK_S", 0)
     wheel = Clockwork(NOW_MS)
     await wheel.take(0, "epoch")
+    await wheel.wipe(0, "epoch")
     await wheel.load(0, "epoch", [timer("like", NOW_MS - 5000), timer("comment", NOW_MS + 60_000)])
     await wheel.open(0, "epoch", "gen", (0, "nonce"), {})
     firing = Firing()
