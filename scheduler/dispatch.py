@@ -17,6 +17,7 @@ from scheduler.project import Projection
 from scheduler.rebuild import Rebuild
 from scheduler.timer import Timer
 from schemas.events import WheelCursor
+from schemas.times import moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,9 @@ class ShardDispatcher:
         clock = asyncio.get_running_loop().time
         began_s = clock()
         if not claim.empty:
-            cursor = WheelCursor(seq=claim.seq, nonce=claim.nonce, gen=done.gen)
+            cursor = WheelCursor(
+                seq=claim.seq, nonce=claim.nonce, gen=done.gen, claimed_at=moment(claim.now_ms)
+            )
             # Spent, unless the commit is known to have happened.
             self._done = None
             upto = await self._log.commit(
@@ -142,14 +145,14 @@ class ShardDispatcher:
         """Keep the record up with what fires, for ever."""
         await self._projection.run(self._log.status_end)
 
-    async def flush(self) -> None:
-        """Wait until the record knows of all that was fired. Unbounded: give it a time limit."""
-        await self._projection.flush()
     async def catch_up(self) -> None:
         """Bring the record up to all that was fired, before anything more is. Raises
         `PermanentError` where it contradicts Kafka."""
         await self._projection.drain(self._log.status_end)
 
+    async def flush(self) -> None:
+        """Wait until the record knows of all that was fired. Unbounded: give it a time limit."""
+        await self._projection.flush()
 
     async def close(self) -> None:
         """Throw the producer away. What was not committed will be claimed again."""

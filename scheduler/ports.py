@@ -230,6 +230,7 @@ class Wheel(Protocol):
         *,
         holding: tuple[int, int] | None = None,
         paused: Collection[Subject] = (),
+        last_ms: int = 0,
     ) -> None:
         """End a rebuild: set seq, nonce, watermarks, who is `paused`, and `gen` in one step. Raises
         `FencedError`.
@@ -237,6 +238,9 @@ class Wheel(Protocol):
         `holding`: how many timers, and how many awaited ones, have been loaded. Raises
         `WheelLostError` if the wheel holds other numbers, or was not wiped: it has gone back in
         time meanwhile.
+
+        `last_ms`: when the shard's last batch was claimed, in whichever life of the wheel; 0 where
+        nobody knows.
         """
 
     async def size(self, shard: int) -> WheelSize:

@@ -20,6 +20,7 @@ from scheduler.ports import Record, ShardLog, Wheel
 from scheduler.project import Projection
 from scheduler.timer import Timer
 from schemas.events import WheelCursor
+from schemas.times import millis
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +102,10 @@ class Rebuild:
                 if topic in self._input_topics
             }
 
-        fresh = WheelCursor(seq=cursor.seq if cursor else 0, nonce=self._token(), gen=gen)
+        last = cursor.claimed_at if cursor else None
+        fresh = WheelCursor(
+            seq=cursor.seq if cursor else 0, nonce=self._token(), gen=gen, claimed_at=last
+        )
         # Kafka first: a generation that only Redis knows would be taken for an older life.
         at_ms = await self._wheel.now_ms()
         reports = leftovers(shard, barred, at_ms, fresh)
@@ -114,6 +118,7 @@ class Rebuild:
             watermarks,
             holding=(loaded, awaited),
             paused=paused,
+            last_ms=millis(last) if last else 0,
         )
         tell(
             "wheel built",

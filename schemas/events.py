@@ -291,11 +291,12 @@ class PodCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = None
 
 
-class WheelCursor(Struct, frozen=True, kw_only=True):
+class WheelCursor(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a shard's wheel has been fired: the last committed batch. Internal, compacted.
 
     `gen` names the life of the wheel, `seq` counts its batches over all lives, `nonce` tells two
-    claims of the same `seq` apart.
+    claims of the same `seq` apart. The cursor of a new life says of the last batch what the one
+    before it said.
     """
 
     seq: Annotated[
@@ -303,6 +304,9 @@ class WheelCursor(Struct, frozen=True, kw_only=True):
     ]
     nonce: Annotated[str, Meta(description="Tells two claims of the same `seq` apart.")]
     gen: Annotated[str, Meta(description="Names the life of the wheel.")]
+    claimed_at: Annotated[
+        Instant | None, Meta(description="When the last batch was claimed, by the wheel's clock.")
+    ] = None
 
 
 Event = (

@@ -241,6 +241,7 @@ class MemoryWheel:
         *,
         holding: tuple[int, int] | None = None,
         paused: Collection[Subject] = (),
+        last_ms: int = 0,
     ) -> None:
         """See `Wheel.open`."""
         state = self._owned(shard, epoch)
@@ -249,6 +250,7 @@ class MemoryWheel:
             if (len(state.pending), len(state.awaited)) != holding:
                 raise WheelLostError(shard, "it does not hold what was loaded")
         state.wiped = False
+        state.last_ms = min(last_ms, self._now_ms())
         state.seq, state.nonce = done
         state.watermarks.update(watermarks)
         state.paused = set(paused)

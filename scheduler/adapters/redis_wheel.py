@@ -303,6 +303,7 @@ class RedisWheel:
         *,
         holding: tuple[int, int] | None = None,
         paused: Collection[Subject] = (),
+        last_ms: int = 0,
     ) -> None:
         """See `Wheel.open`."""
         keys = self._of(shard)
@@ -314,7 +315,7 @@ class RedisWheel:
             [keys.meta, keys.slots, keys.awaited, keys.paused],
             [
                 *(epoch, gen, *done, *(holding or ("", ""))),
-                *(keys.slot_prefix, len(fields), *fields),
+                *(keys.slot_prefix, last_ms, len(fields), *fields),
                 *map(subject_key, paused),
             ],
         )

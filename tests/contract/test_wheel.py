@@ -726,6 +726,26 @@ async def test_all_of_one_backlog_have_one_shift(wheel: Wheel) -> None:
     assert next_one.shift_ms == next_one.now_ms - third.now_ms
 
 
+async def test_a_rebuilt_wheel_knows_when_the_last_batch_was(wheel: Wheel) -> None:
+    """Else one timer that is later than the outage would move all by its own lateness."""
+    last_ms = await wheel.now_ms() - 1000
+    [one] = late(1)
+    assert await backlog_began_ms(wheel, one, last_ms) == last_ms
+    assert await backlog_began_ms(wheel, one, 0) == one.due_ms
+    # Never ahead of the wheel's own clock: then it is the moment of the opening.
+    assert last_ms < await backlog_began_ms(wheel, one, 2**52) <= await wheel.now_ms()
+
+
+async def backlog_began_ms(wheel: Wheel, late: Timer, last_ms: int) -> int:
+    """From when on time has stood still for a wheel that is rebuilt, and holds `late`."""
+    await wheel.wipe(SHARD, EPOCH)
+    await wheel.load(SHARD, EPOCH, [late])
+    await wheel.open(SHARD, EPOCH, GEN, (0, NONCE), {}, last_ms=last_ms)
+    batch = await claim(wheel, overdue=POSTPONE)
+    assert batch.shift_ms is not None
+    return batch.now_ms - batch.shift_ms
+
+
 async def test_an_outage_within_a_backlog_is_added_to_its_shift(wheel: Wheel) -> None:
     timers = late(3)
     await wheel.add(SHARD, TOPIC, -1, 0, timers)
