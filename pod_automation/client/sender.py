@@ -56,13 +56,19 @@ class Sender:
         with translated():
             return await self._producer.started()
 
-    async def send(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
-        """Send `records` in order; returns their offsets once Kafka has confirmed all of them.
+    async def send(
+        self, topic: str, records: Sequence[Outgoing], producer: AIOKafkaProducer
+    ) -> list[int]:
+        """Send `records` in order with what `connect` gave; returns their offsets once Kafka has
+        confirmed all of them.
 
         Raises as `connect` does, and `DataRefusedError` for what is larger than the topic takes.
+        Cancelled it leaves the producer to the others, who may be sending with it: what that has
+        taken will be sent, what it has not taken has no number, so there is no hole. Whoever ends
+        it since it takes too long has to `discard` the producer.
         """
-        producer = await self.connect()
         sent: list[asyncio.Future[Any]] = []
+        results: list[Any] = []
         try:
             with translated():
                 try:
@@ -83,11 +89,19 @@ class Sender:
                     if isinstance(result, BaseException):
                         raise result
         except BaseException as error:
-            self._producer.discard(producer)
-            if isinstance(error.__cause__, TOO_LARGE):
+            too_large = isinstance(error.__cause__, TOO_LARGE)
+            # Too large for the producer itself, a record is refused before it has a number.
+            harmless = too_large or isinstance(error, asyncio.CancelledError)
+            if not harmless or any(isinstance(each, BaseException) for each in results):
+                self.discard(producer)
+            if too_large:
                 raise DataRefusedError(f"it is larger than {topic} takes") from error
             raise
         return [int(each.result().offset) for each in sent]
+
+    def discard(self, producer: AIOKafkaProducer) -> None:
+        """Have the next who sends use another one; who is sending with `producer` fails."""
+        self._producer.discard(producer)
 
     async def close(self) -> None:
         """End the producer, within a bounded time. Nothing is waited for: all that `send` has

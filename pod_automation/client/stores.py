@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pod_automation.client.bounds import answered
-from pod_automation.client.errors import InvalidArgumentError, StoreAwayError
+from pod_automation.client.errors import InvalidArgumentError, StoreAwayError, translated
 from pod_automation.client.sender import Outgoing, Sender
 from scheduler.adapters.postgres_client import PostgresClient
 from scheduler.adapters.redis_wheel import RedisWheel
@@ -46,7 +46,8 @@ class Stores:
         """What `ask` gets of Redis."""
         self._check_open()
         if self._wheel is None:
-            self._wheel = RedisWheel(self.settings.redis_url, prefix=self.settings.topic_prefix)
+            with translated():
+                self._wheel = RedisWheel(self.settings.redis_url, prefix=self.settings.topic_prefix)
         return await answered("Redis", ask(self._wheel), self._timeout_s)
 
     async def send(self, topic: str, records: Sequence[Outgoing]) -> list[int]:
@@ -54,11 +55,15 @@ class Stores:
         limit once, and to send them once more."""
         self._check_open()
         if self._sender is None:
-            self._sender = Sender(self.settings)
-        await answered("Kafka", self._sender.connect(), self._timeout_s)
+            with translated():
+                self._sender = Sender(self.settings)
+        sender = self._sender
+        producer = await answered("Kafka", sender.connect(), self._timeout_s)
         try:
-            return await answered("Kafka", self._sender.send(topic, records), self._timeout_s)
+            return await answered("Kafka", sender.send(topic, records, producer), self._timeout_s)
         except StoreAwayError as error:
+            # Also where it took too long: this one may never send again.
+            sender.discard(producer)
             raise StoreAwayError(
                 error.store,
                 f"{error.cause} (what was asked for may be in Kafka all the same; if it is, it will"

@@ -129,6 +129,41 @@ async def until(asked: Callable[[], Coroutine[Any, Any, bool]]) -> None:
 # Rows from upstream
 
 
+async def test_one_call_that_ends_early_ends_no_other(pods: PodAutomation) -> None:
+    """Of all that share a producer, which goes on without a hole in its numbers."""
+
+    def event(number: int, **more: Any) -> dict[str, Any]:
+        return {
+            "event_id": f"e{number}",
+            "pod_id": "p",
+            "post_id": f"post-{number % 7}",
+            "member_ids": ["ann"],
+            "detected_at": "2026-11-24T08:00:00Z",
+            **more,
+        }
+
+    large = [f"{number}-{'x' * 150}" for number in range(10_000)]
+    await pods.publish_post_detected(event(0))
+    sender = pods._stores._sender
+    assert sender is not None
+    before = sender._producer.current
+    calls = [
+        asyncio.create_task(pods.publish_post_detected(event(number))) for number in range(1, 200)
+    ]
+    refused = asyncio.create_task(pods.publish_post_detected(event(200, member_ids=large)))
+    for wait in range(3):
+        await asyncio.sleep(0.002)
+        calls[wait].cancel()
+    ended = await asyncio.gather(*calls, return_exceptions=True)
+    assert [each for each in ended if isinstance(each, Exception)] == []
+    with pytest.raises(InvalidArgumentError, match="larger than"):
+        await refused
+    assert sender._producer.current is before
+    for number in range(201, 208):  # each partition is written to once more
+        await pods.publish_post_detected(event(number))
+    assert sender._producer.current is before
+
+
 async def test_pending_activities_are_those_that_are_due_in_order(
     settings: Settings, pods: PodAutomation
 ) -> None:
