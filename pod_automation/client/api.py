@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from pod_automation.client.activities import dispatch_now, find, report
 from pod_automation.client.arguments import (
     a_number,
-    a_text,
+    a_trace,
     an_activity_id,
     an_engagement_type,
     an_id,
@@ -195,7 +195,7 @@ class PodAutomation(Operations):
         """
         found = an_event(event)
         if traceparent is not None:
-            a_text("traceparent", traceparent)
+            a_trace("traceparent", traceparent)
         shard = default_shard(found.post_id, self.settings.partitions)
         topic = self.settings.topics.post_detected
         record = Outgoing(

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from pod_automation.client.errors import InvalidArgumentError
+from pod_automation.tracing.carried import TRACEPARENT, carried
 from schemas.events import MAX_SHIFT_MS, EngagementType, Id
 
 MAX_COUNT = 2**31 - 1
@@ -29,6 +30,14 @@ def a_text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise InvalidArgumentError(f"{name} must be a text, not {_shown(value)}")
     return value
+
+
+def a_trace(name: str, value: object) -> str:
+    """`value` as the trace context of W3C that readers take it for; what is none they pass over."""
+    found = a_text(name, value)
+    if carried([(TRACEPARENT, found.encode("utf-8", "replace"))]) is None:
+        raise InvalidArgumentError(f"{name} must be a W3C trace context, not {_shown(value)}")
+    return found
 
 
 def a_moment(name: str, value: object) -> datetime:

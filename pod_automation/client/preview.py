@@ -6,13 +6,14 @@ from typing import Any
 
 import orjson
 
+from pod_automation.client.arguments import a_moment
 from pod_automation.client.errors import InvalidArgumentError
 from pod_automation.client.results import Result
 from scheduler.activity import PostPlan
 from scheduler.controls import Orders
 from scheduler.planner import NO_ORDERS, plan
 from scheduler.policy import PacingPolicy
-from schemas.codec import InvalidEvent, decode
+from schemas.codec import decode, encode
 from schemas.events import EngagementType, PostDetected
 from schemas.times import millis, moment
 
@@ -80,9 +81,12 @@ def preview(
 
 def an_event(value: PostDetected | Mapping[str, Any] | bytes) -> PostDetected:
     """`value` as an event of the contract. Raises `InvalidArgumentError`."""
-    if isinstance(value, PostDetected):
-        return value
     try:
+        if isinstance(value, PostDetected):
+            # Nothing has checked what it was made of.
+            a_moment("detected_at", value.detected_at)
+            value = encode(value)
         return decode(PostDetected, value if isinstance(value, bytes) else orjson.dumps(value))
-    except (InvalidEvent, orjson.JSONEncodeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
+        # InvalidEvent, what orjson does not write, and times that are none.
         raise InvalidArgumentError(f"this is no post-detected event: {error}") from None

@@ -1,11 +1,13 @@
 """The client where it needs no store: delays, arguments, errors, the shape of what it sends."""
 
 import asyncio
+import json
 import re
 from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka.partitioner import murmur2
 
@@ -38,7 +40,7 @@ from scheduler.policy import HOUR_MS, MINUTE_MS
 from scheduler.settings import load_settings
 from scheduler.stagger import delay_ms, seed_of
 from schemas.codec import InvalidEvent, decode
-from schemas.events import MAX_EVENT_ID_CHARS, PodCommand
+from schemas.events import MAX_EVENT_ID_CHARS, PodCommand, PostDetected
 from schemas.ids import activity_id
 from schemas.times import millis
 
@@ -50,6 +52,12 @@ EVENT = {
     "member_ids": ["ann"],
     "detected_at": "2026-11-24T08:00:00Z",
 }
+
+
+def post(**wrong: Any) -> PostDetected:
+    """As a program makes one, which checks nothing."""
+    event = decode(PostDetected, json.dumps(EVENT).encode())
+    return msgspec.structs.replace(event, **wrong)
 
 
 @pytest.fixture
@@ -134,6 +142,13 @@ def test_a_delay_needs_a_uuid(pods: PodAutomation) -> None:
         ("get_activities", (), {"pod_id": "p", "after": f"{10**30}_{ID}"}),
         ("get_audit", (), {"since": datetime(2026, 1, 1)}),  # noqa: DTZ001
         ("publish_post_detected", (EVENT,), {"traceparent": 5}),
+        ("publish_post_detected", (EVENT,), {"traceparent": "00-my-trace-01"}),
+        ("publish_post_detected", (EVENT,), {"traceparent": "\ud800"}),
+        ("publish_post_detected", (post(pod_id=""),), {}),
+        ("publish_post_detected", (post(member_ids="ann"),), {}),
+        ("publish_post_detected", (post(detected_at="2026-11-24T08:00:00Z"),), {}),
+        ("publish_post_detected", (post(detected_at=datetime(2026, 1, 1)),), {}),  # noqa: DTZ001
+        ("preview_plan", (post(post_id="\ud800"),), {}),
     ],
 )
 async def test_arguments_are_checked_before_any_store_is_asked(
@@ -159,6 +174,17 @@ def test_settings_are_checked_at_once() -> None:
     for wrong in (0, -1, "1", float("inf")):
         with pytest.raises(InvalidArgumentError, match="timeout_s"):
             PodAutomation(timeout_s=wrong)  # type: ignore[arg-type]
+
+
+async def test_settings_that_show_their_fault_late_are_the_clients_errors_too() -> None:
+    async with PodAutomation(
+        kafka_security_protocol="SSL", kafka_ca_file="/nowhere/ca.pem"
+    ) as pods:
+        with pytest.raises(WrongSettingError, match="POD_AUTOMATION_KAFKA_CA_FILE"):
+            await pods.publish_post_detected(EVENT)
+    async with PodAutomation(redis_url="redis://127.0.0.1:1/0?no_such_option=1") as pods:
+        with pytest.raises(WrongSettingError, match="POD_AUTOMATION_REDIS_URL"):
+            await pods.get_automation_queue_status()
 
 
 def test_overrides_come_before_settings() -> None:
