@@ -183,9 +183,7 @@ async def _postgresql(settings: Settings, counted: ActivityCounts | None) -> Rec
         for topic in inputs(settings):
             at = await record.applied_upto(topic)
             watermarks[topic] = [at.get(shard, -1) for shard in range(settings.partitions)]
-        paused = [
-            (each.scope, each.subject) for each in await record.controls() if each.kind == "paused"
-        ]
+        paused = [(each.scope, each.subject) for each in await record.controls("paused")]
         return RecordView(counted or await record.overview(), watermarks, paused)
     finally:
         await record.close()

@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.security import HTTPBearer
 from msgspec import Struct
+from pydantic import AwareDatetime
 from starlette.exceptions import HTTPException
 
 from pod_automation.api import letters
@@ -63,10 +64,18 @@ from pod_automation.client import (
 )
 from pod_automation.metrics import Answering
 from pod_automation.tracing import TRACEPARENT, carried
+from scheduler.controls import Kind, Scope
 from scheduler.errors import EngineError
 from scheduler.settings import Settings
 
 MAX_BODY_BYTES = 2 << 20
+LOOKS_AT_ONCE = 2
+"""Of what PostgreSQL is asked to show: fewer than the client has connections, so that whoever acts
+finds one."""
+
+TURN_S = 15.0
+"""How long one waits for that."""
+
 DOCUMENT = "/v1/openapi.json"
 JSON = "application/json"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -116,6 +125,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     limiter = Limiter(settings.api_requests_per_minute)
     answering = Answering()
     ending = asyncio.Event()
+    looks = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -168,7 +178,21 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
 
         return check
 
+    async def in_turn() -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(TURN_S):
+                await looks.acquire()
+        except TimeoutError:
+            raise ProblemError(
+                503, "busy", "too many look at the record at the same time: ask again"
+            ) from None
+        try:
+            yield
+        finally:
+            looks.release()
+
     viewer, operator = Depends(allowed("viewer")), Depends(allowed("operator"))
+    looking = [viewer, Depends(in_turn)]
 
     def acting(caller: Caller) -> PodAutomation:
         """The client in the name of who asks."""
@@ -254,20 +278,18 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         what is due soon by pod, and what was fired in the last minute."""
         return _json(await sight.overview())
 
-    @app.get("/v1/pods", tags=["look"], responses=_answer("PodPage"), dependencies=[viewer])
+    @app.get("/v1/pods", tags=["look"], responses=_answer("PodPage"), dependencies=looking)
     async def get_pods(limit: Limit = 100, after: Annotated[Id | None, Query()] = None) -> Response:
         """Pods that have activities, by their ids."""
         return _json(await pods.get_pods(limit=limit, after=after))
 
-    @app.get(
-        "/v1/stats", tags=["look"], responses=_answer("EngagementStats"), dependencies=[viewer]
-    )
+    @app.get("/v1/stats", tags=["look"], responses=_answer("EngagementStats"), dependencies=looking)
     async def get_stats(pod_id: Annotated[Id, Query()]) -> Response:
         """One pod's activities by status."""
         return _json(await pods.get_pod_engagement_stats(pod_id))
 
     @app.get(
-        "/v1/activities", tags=["look"], responses=_answer("ActivityPage"), dependencies=[viewer]
+        "/v1/activities", tags=["look"], responses=_answer("ActivityPage"), dependencies=looking
     )
     async def get_activities(
         pod_id: Annotated[Id | None, Query()] = None,
@@ -288,14 +310,14 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         "/v1/activities/{activity_id}",
         tags=["look"],
         responses=_answer("ActivityHistory"),
-        dependencies=[viewer],
+        dependencies=looking,
     )
     async def get_history(activity_id: ActivityId) -> Response:
         """All that happened to an activity: by which event it was planned, who changed it and why,
         when it was sent, what came of it."""
         return _json(await pods.get_activity_history(activity_id))
 
-    @app.get("/v1/history", tags=["look"], responses=_answer("HistoryPage"), dependencies=[viewer])
+    @app.get("/v1/history", tags=["look"], responses=_answer("HistoryPage"), dependencies=looking)
     async def get_histories(
         pod_id: Annotated[Id | None, Query()] = None,
         post_id: Annotated[Id | None, Query()] = None,
@@ -315,19 +337,35 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
         "/v1/controls",
         tags=["look"],
         responses=_list("ControlState", "controls"),
-        dependencies=[viewer],
+        dependencies=looking,
     )
-    async def get_controls() -> Response:
-        """Who is paused and who has opted out."""
-        return _json({"controls": await pods.get_controls()})
+    async def get_controls(
+        kind: Annotated[Kind | None, Query()] = None,
+        scope: Annotated[Scope | None, Query()] = None,
+        subject: Annotated[Id | None, Query()] = None,
+        limit: Limit = 1000,
+    ) -> Response:
+        """What holds, of a kind, a scope, a pod or member where they are given, the oldest first:
+        who is paused, who has opted out, and the like."""
+        return _json(
+            {
+                "controls": await pods.get_controls(
+                    kind=kind, scope=scope, subject=subject, limit=limit
+                )
+            }
+        )
 
     @app.get(
-        "/v1/audit", tags=["look"], responses=_list("AuditEntry", "commands"), dependencies=[viewer]
+        "/v1/audit", tags=["look"], responses=_list("AuditEntry", "commands"), dependencies=looking
     )
-    async def get_audit(limit: Limit = 100, reports: bool = False) -> Response:
+    async def get_audit(
+        limit: Limit = 100,
+        since: Annotated[AwareDatetime | None, Query(description="Applied since then.")] = None,
+        reports: bool = False,
+    ) -> Response:
         """The last commands: who asked for what, when and why, and what came of it. With `reports`
         also those of dispatchers."""
-        return _json({"commands": await pods.get_audit(limit, reports=reports)})
+        return _json({"commands": await pods.get_audit(limit, since=since, reports=reports)})
 
     @app.get(
         "/v1/dead-letters", tags=["look"], responses=_answer("DeadLetters"), dependencies=[viewer]
@@ -350,7 +388,7 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
             raise ProblemError(404, "not-found", "there is no such dead letter")
         return _json(found)
 
-    @app.post("/v1/plan", tags=["look"], responses=_answer("PlanPreview"), dependencies=[viewer])
+    @app.post("/v1/plan", tags=["look"], responses=_answer("PlanPreview"), dependencies=looking)
     async def plan(event: Post) -> Response:
         """When each member would engage with a post. Stores and sends nothing."""
         return _json(await pods.preview_plan(event.event()))

@@ -34,6 +34,7 @@ from pod_automation.client.results import (
 )
 from pod_automation.client.stores import Stores
 from scheduler.command import PROCESSES
+from scheduler.controls import Kind, Scope
 from schemas.events import MAX_ID_CHARS, CommandName
 from schemas.times import LATEST_MS
 
@@ -351,10 +352,24 @@ class Operations:
         pods = tuple(found[:limit])
         return PodPage(pods=pods, next=pods[-1] if len(found) > limit else None)
 
-    async def get_controls(self) -> list[ControlState]:
+    async def get_controls(
+        self,
+        *,
+        kind: Kind | None = None,
+        scope: Scope | None = None,
+        subject: str | None = None,
+        limit: int | None = None,
+    ) -> list[ControlState]:
         """What holds: who is paused, who has opted out, quiet hours, policies of pods, daily caps;
-        the oldest first."""
-        found = await self._stores.record(lambda record: record.controls())
+        the oldest first. Where they are given, only of this kind, scope and subject, and so many
+        at most."""
+        if subject is not None:
+            an_id("subject", subject)
+        if limit is not None:
+            a_number("limit", limit, 1)
+        found = await self._stores.record(
+            lambda record: record.controls(kind, scope, subject, limit)
+        )
         return [msgspec.convert(each, ControlState, from_attributes=True) for each in found]
 
     async def get_activity_history(self, activity_id: str) -> ActivityHistory:

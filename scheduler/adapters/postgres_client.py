@@ -222,11 +222,17 @@ class PostgresClient(PostgresRecord):
         rows = await self._all("changed_by", *_columns(places), known or None)
         return {row["id"]: Status(row["became"]) for row in rows}
 
-    async def controls(self) -> Sequence[ActiveControl]:
-        """What holds, the oldest first."""
+    async def controls(
+        self,
+        kind: Kind | None = None,
+        scope: Scope | None = None,
+        subject: str | None = None,
+        limit: int | None = None,
+    ) -> Sequence[ActiveControl]:
+        """What holds, the oldest first; of a kind, a scope, a subject where they are given."""
         return [
             ActiveControl(**{**row, "value": orjson.loads(row["value"] or "null")})
-            for row in await self._all("active_controls")
+            for row in await self._all("active_controls", kind, scope, subject, limit)
         ]
 
     async def lives(self, activity_ids: Sequence[str]) -> Sequence[Life]:

@@ -7,6 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from scheduler.activity import ActivityRow, RowChange, Status
+from scheduler.adapters.postgres_client import PostgresClient
+from scheduler.adapters.postgres_record import PostgresRecord
 from scheduler.controls import (
     EVERYBODY,
     OPTED_OUT,
@@ -89,6 +91,35 @@ async def test_controls_are_set_and_taken_back(store: Store) -> None:
     taken_back = a_control("paused", POD, 4, active=False, actor=None, reason=None)
     assert await order(record, 3, 4, taken_back)
     assert await held(record) == ({EVERYBODY}, {"m"})
+
+
+async def test_what_holds_is_told_by_kind_scope_and_subject(record_dsn: str) -> None:
+    record = await PostgresRecord.connect(record_dsn)
+    client = await PostgresClient.connect(record_dsn)
+    try:
+        given: list[tuple[Kind, Subject]] = [
+            ("paused", EVERYBODY),
+            ("paused", POD),
+            ("quiet_hours", POD),
+            ("opted_out", MEMBER),
+        ]
+        controls = [a_control(kind, whom, at) for at, (kind, whom) in enumerate(given, 1)]
+        assert await order(record, -1, 4, *controls)
+        for wanted, found in (
+            ({}, {1, 2, 3, 4}),
+            ({"kind": "paused"}, {1, 2}),
+            ({"scope": "pod"}, {2, 3}),
+            ({"kind": "paused", "scope": "pod", "subject": POD.name}, {2}),
+            ({"subject": MEMBER.name}, {4}),
+            ({"subject": "nobody"}, set()),
+        ):
+            meant = {given[at - 1] for at in found}
+            told = await client.controls(**wanted)  # type: ignore[arg-type] # by name
+            assert {(each.kind, Subject(each.scope, each.subject)) for each in told} == meant
+        assert len(await client.controls(limit=3)) == 3
+    finally:
+        await client.close()
+        await record.close()
 
 
 async def test_a_control_of_one_who_lost_the_swap_is_none(store: Store) -> None:

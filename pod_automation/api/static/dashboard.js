@@ -286,8 +286,8 @@ function activities(page, caption) {
 }
 
 async function pod(id) {
-  const [stats, page, held] = await Promise.all([api(`stats?${query({ pod_id: id })}`), api(`activities?${query({ pod_id: id, limit: 300 })}`), api("controls")]);
-  const paused = held.controls.some((each) => each.kind === "paused" && each.scope === "pod" && each.subject === id);
+  const [stats, page, held] = await Promise.all([api(`stats?${query({ pod_id: id })}`), api(`activities?${query({ pod_id: id, limit: 300 })}`), api(`controls?${query({ kind: "paused", scope: "pod", subject: id })}`)]);
+  const paused = held.controls.length > 0;
   return [
     h("h1", {}, `Pod ${id} `, paused ? h("span", { class: "pill warn" }, "paused") : null),
     h("p", { class: "buttons" }, stopping(`pod ${id}`, { pod_id: id }, paused),
@@ -313,8 +313,8 @@ async function post(id) {
 }
 
 async function member(id) {
-  const [page, held] = await Promise.all([api(`activities?${query({ member_id: id, limit: 200 })}`), api("controls")]);
-  const mine = held.controls.filter((each) => each.scope === "member" && each.subject === id);
+  const [page, held] = await Promise.all([api(`activities?${query({ member_id: id, limit: 200 })}`), api(`controls?${query({ scope: "member", subject: id })}`)]);
+  const mine = held.controls;
   const paused = mine.some((each) => each.kind === "paused"), out = mine.some((each) => each.kind === "opted_out");
   return [
     h("h1", {}, `Member ${id} `, paused ? h("span", { class: "pill warn" }, "paused") : null, out ? h("span", { class: "pill bad" }, "opted out") : null),
@@ -334,8 +334,8 @@ async function activity(id) {
   const found = await api(`activities/${encodeURIComponent(id)}`);
   const waits = ["scheduled", "retrying"].includes(found.status);
   const overdue = waits && new Date(found.scheduled_for) < new Date();
-  const held = overdue ? (await api("controls")).controls.filter((each) => each.kind === "paused"
-    && (each.scope === "all" || (each.scope === "pod" && each.subject === found.pod_id) || (each.scope === "member" && each.subject === found.member_id))) : [];
+  const about = overdue ? [{ scope: "all" }, { scope: "pod", subject: found.pod_id }, { scope: "member", subject: found.member_id }] : [];
+  const held = (await Promise.all(about.map((each) => api(`controls?${query({ kind: "paused", ...each })}`)))).flatMap((each) => each.controls);
   const why = held.map((each) => `${each.scope === "all" ? "everything" : `its ${each.scope}`} was paused ${ago(each.issued_at)} by ${each.actor ?? "somebody"}${each.reason ? `: ${each.reason}` : ""}`);
   const body = { activity_ids: [id] };
   return [
