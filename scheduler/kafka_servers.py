@@ -2,6 +2,7 @@
 
 import ssl
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
@@ -69,11 +70,27 @@ def _tls(ca_file: str, certificate_file: str, key_file: str) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise _unreadable("CA_FILE", error) from None
     if certificate_file:
+        # By itself: OpenSSL does not say which of the two it cannot open.
+        if key_file:
+            try:
+                Path(key_file).read_bytes()
+            except (OSError, ValueError) as error:
+                raise _unreadable("KEY_FILE", error) from None
         try:
-            context.load_cert_chain(certificate_file, key_file or None)
+            context.load_cert_chain(certificate_file, key_file or None, _no_pass_phrase)
+        except _EncryptedKeyError as error:
+            raise _unreadable("KEY_FILE" if key_file else "CERTIFICATE_FILE", error) from None
         except (OSError, ValueError) as error:
             raise _unreadable("CERTIFICATE_FILE", error) from None
     return context
+
+
+class _EncryptedKeyError(Exception):
+    """Of OpenSSL's question for a pass phrase, which it would put to whoever is at the terminal."""
+
+
+def _no_pass_phrase() -> str:
+    raise _EncryptedKeyError("its key is encrypted, which is not supported; decrypt it first")
 
 
 def _unreadable(name: str, error: Exception) -> SettingsError:

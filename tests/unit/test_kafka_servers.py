@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from scheduler.errors import SettingsError
 from scheduler.kafka_servers import KafkaServers, client_options
@@ -89,3 +95,27 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
             servers = KafkaServers("a:1", protocol="SSL", **{field: str(path)})
             with pytest.raises(SettingsError, match=f"^POD_AUTOMATION_KAFKA_{name}: "):
                 client_options(servers)
+
+
+def test_a_key_that_cannot_be_used_is_the_one_that_is_named(tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("client")
+    chain, encrypted, both = (tmp_path / each for each in ("chain.pem", "key.pem", "both.pem"))
+    issued.cert_chain_pems[0].write_to_path(chain)
+    encrypted.write_bytes(
+        load_pem_private_key(issued.private_key_pem.bytes(), None).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hidden")
+        )
+    )
+    both.write_bytes(encrypted.read_bytes() + chain.read_bytes())
+    for certificate, key, told in (
+        (chain, encrypted, "KEY_FILE: this cannot be used: its key is encrypted"),
+        (both, None, "CERTIFICATE_FILE: this cannot be used: its key is encrypted"),
+        (chain, tmp_path / "nothing.pem", "KEY_FILE: this cannot be used: No such file"),
+        (chain, tmp_path, "KEY_FILE: this cannot be used: Is a directory"),
+        (tmp_path / "nothing.pem", encrypted, "CERTIFICATE_FILE: this cannot be used: No such"),
+    ):
+        servers = KafkaServers(
+            "a:1", protocol="SSL", certificate_file=str(certificate), key_file=str(key or "")
+        )
+        with pytest.raises(SettingsError, match=f"^POD_AUTOMATION_KAFKA_{told}"):
+            client_options(servers)
