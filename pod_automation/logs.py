@@ -61,7 +61,9 @@ def _line(
     fields = "".join(f" {key}={_value(value)}" for key, value in event.items())
     # A library's words may quote anything.
     line = f"{PREFIX} {at} {level:<7} {printable(str(text))}{fields}"
-    return f"{line}\n{trace}" if trace else line
+    # Likewise what it has raised.
+    rows = str(trace).split("\n") if trace else []
+    return "\n".join([line, *(f"{PREFIX} {printable(row)}" for row in rows)])
 
 
 def _value(value: object) -> str:

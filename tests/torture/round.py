@@ -165,11 +165,17 @@ def _of_processes(torn: Site) -> list[Violation]:
     return found
 
 
+# A log line goes on with its time, a line of a traceback does not.
+_PREFIX = r"\[POD_AUTOMATION\] "
+
+
 def _traces(log: str) -> list[str]:
     """The tracebacks in which code of ours takes part. What libraries log of a broker that has gone
     away, from tasks of their own, is theirs."""
-    _, *traces = re.split(r"^Traceback \(most recent call last\):$", log, flags=re.MULTILINE)
-    ends = (re.split(r"^\[POD_AUTOMATION\]", trace, flags=re.MULTILINE)[0] for trace in traces)
+    _, *traces = re.split(
+        rf"^{_PREFIX}Traceback \(most recent call last\):$", log, flags=re.MULTILINE
+    )
+    ends = (re.split(rf"^{_PREFIX}[0-9]", trace, flags=re.MULTILINE)[0] for trace in traces)
     return [trace for trace in ends if _OURS.search(trace)]
 
 

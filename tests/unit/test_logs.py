@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from pod_automation.logs import PREFIX
+
 
 def shown(make: str, value: str) -> str:
     """What a process writes that logs by `make`."""
@@ -37,3 +39,17 @@ def test_a_value_disturbs_no_terminal(value: str, written: str) -> None:
 def test_nor_does_a_librarys_message() -> None:
     line = shown("logging.getLogger('somebody').warning('no %s here', value)", "\x1b[2J\nkey")
     assert line.endswith(r"no \x1b[2J\nkey here")
+
+
+def test_nor_does_what_was_raised() -> None:
+    code = (
+        "import logging; from pod_automation.logs import configure; configure()\n"
+        "try: raise ValueError('\\x1b[2J\\r\\nfoo')\n"
+        "except ValueError: logging.getLogger('somebody').exception('it failed')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    text = done.stderr.decode()
+    lines = text.removesuffix("\n").split("\n")
+    assert "Traceback" in text
+    assert len(lines) > 3
+    assert all(each.startswith(f"{PREFIX} ") and each.isprintable() for each in lines)
