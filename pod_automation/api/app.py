@@ -73,6 +73,9 @@ LOOKS_AT_ONCE = 2
 """Of what PostgreSQL is asked to show: fewer than the client has connections, so that whoever acts
 finds one."""
 
+ERRORS_SHOWN = 20
+"""Of a request that is not as it should be."""
+
 TURN_S = 15.0
 """How long one waits for that."""
 
@@ -226,7 +229,8 @@ def an_app(settings: Settings, tokens: Tokens) -> FastAPI:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         found = [
-            {"at": ".".join(map(str, each["loc"])), "what": each["msg"]} for each in error.errors()
+            {"at": ".".join(map(str, each["loc"])), "what": each["msg"]}
+            for each in error.errors()[:ERRORS_SHOWN]
         ]
         detail = "; ".join(f"{each['at']}: {each['what']}" for each in found[:5])
         return problem(ProblemError(422, "invalid-argument", detail, errors=found))

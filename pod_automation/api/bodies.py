@@ -30,8 +30,19 @@ Reason = Annotated[str, Field(max_length=MAX_ID_CHARS, description="Why: kept on
 Wait = Annotated[float, Field(ge=0, le=60, description="How long to wait for workers, in seconds.")]
 
 
+MAX_FIELDS = 64
+"""Of a body. Each that is not known is an error of its own, and a body may hold 100,000."""
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) > MAX_FIELDS:
+            raise ValueError(f"a body has {MAX_FIELDS} fields at most")
+        return value
 
 
 class _Command(_Body):

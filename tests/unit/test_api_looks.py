@@ -1,4 +1,4 @@
-"""What viewers ask PostgreSQL for is bounded: whoever must act finds a connection."""
+"""What a request may cost is bounded: whoever must act finds a connection to PostgreSQL."""
 
 import asyncio
 from collections.abc import Callable
@@ -109,3 +109,14 @@ async def test_what_is_looked_for_is_passed_on(api: httpx.AsyncClient) -> None:
     ]
     for wrong in ("audit?since=2026-11-28T08:00:00", "controls?kind=x", "controls?limit=1001"):
         assert (await api.get(f"/v1/{wrong}")).status_code == 422
+
+
+async def test_of_a_body_with_many_mistakes_some_are_told(api: httpx.AsyncClient) -> None:
+    for body, errors in (
+        ({str(each): each for each in range(1000)}, 1),
+        ({str(each): each for each in range(50)}, 20),
+        ({"activity_ids": ["x"] * 1000}, 20),
+    ):
+        told = await api.post("/v1/cancel", json=body)
+        assert told.status_code == 422
+        assert len(told.json()["errors"]) == errors
