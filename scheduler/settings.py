@@ -244,7 +244,10 @@ class Settings(BaseSettings):
         " Better kept in a file, which POD_AUTOMATION_API_TOKENS_FILE names.",
     )
     api_requests_per_minute: int = Field(
-        600, ge=1, le=1_000_000, description="Requests of one token in a minute, at most."
+        600,
+        ge=1,
+        le=1_000_000,
+        description="Requests of one name, whatever its tokens, in a minute at most.",
     )
 
     instance_id: str = Field(

@@ -187,6 +187,7 @@ def audit(
         bool, typer.Option("--reports", help="Also what dispatchers ask for, about overdue timers.")
     ] = False,
     ndjson: Annotated[bool, typer.Option("--ndjson", help="Print one line of JSON each.")] = False,
+    json_output: AsJson = False,
 ) -> None:
     """List the last commands that were applied: who asked for what, when and why, and what came of
     it.
@@ -204,8 +205,13 @@ def audit(
     from schemas.printable import printable
     from schemas.times import millis, rfc3339
 
+    if json_output and ndjson:
+        raise typer.BadParameter("--json prints all in one, --ndjson a line each: give one of them")
     start = None if since is None else a_time(since)
     found = ask(lambda pods: pods.get_audit(limit, since=start, reports=reports))
+    if json_output:
+        json_result({"commands": [each.as_dict() for each in found]})
+        return
     if ndjson:
         for each in found:
             json_result(each.as_dict())

@@ -385,6 +385,10 @@ async def test_operators_have_a_command_line(
         ]
         assert entries[0]["outcome"] == {"cancelled": 2, "final": 1}
         assert entries[7]["actor"] == "bob"
+        at_once = await pod_automation(environment, "audit", "--json")
+        assert json.loads(at_once.out) == {"commands": entries}
+        both = await pod_automation(environment, "audit", "--json", "--ndjson")
+        assert (both.code, both.out) == (ExitCode.USAGE, "")
         shown = await pod_automation(environment, "audit", "--limit", "2")
         assert "cancel" in shown.out
         assert "pause" not in shown.out
