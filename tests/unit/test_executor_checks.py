@@ -7,9 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from pod_automation.executor import Engagement, Executor, MemoryDone, run_executor, serve
+from pod_automation.executor import Engagement, Executor, MemoryDone, RedisDone, run_executor, serve
 from pod_automation.executor.attempt import Attempts
+from scheduler.errors import EngineError, StoreUnavailableError
 from scheduler.settings import load_settings
 from tests.unit.test_executor_attempt import nothing
 
@@ -159,3 +162,28 @@ def test_a_store_is_closed_as_it_wants_to_be(done: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr("pod_automation.executor.serving.run_executor", over)
     serve(nothing, settings=load_settings(), done=done)
     assert getattr(done, "closed", True)
+
+
+@pytest.mark.parametrize(
+    ("raised", "meant"),
+    [
+        (AuthenticationError("WRONGPASS"), EngineError),
+        (NoPermissionError("NOPERM"), EngineError),
+        (RedisConnectionError("refused"), StoreUnavailableError),
+    ],
+    ids=lambda each: each.__name__ if isinstance(each, type) else type(each).__name__,
+)
+async def test_a_redis_that_refuses_is_none_that_is_away(
+    raised: Exception, meant: type[EngineError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise raised
+
+    done = RedisDone("redis://127.0.0.1:1/0")
+    for name in ("exists", "set"):
+        monkeypatch.setattr(done._redis, name, refused)
+    for call in (done.is_done, done.mark_done):
+        with pytest.raises(meant) as told:
+            await call("key")
+        assert type(told.value) is meant
+    await done.close()
