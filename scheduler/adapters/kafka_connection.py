@@ -11,12 +11,17 @@ moment; aiokafka takes a look for a coordinator in that moment for a mistake of 
 
 At debug level aiokafka logs each request and response. Those of a login hold the password, or what
 passwords can be tried against.
+
+The first look at a cluster asks the hosts of the address one after another, in any order, each for
+as long as any request may take: 40 seconds by default. One that says nothing would have those give
+up who asked, now and then, though the others are there.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import aiokafka.admin.client
 import aiokafka.conn
 import aiokafka.consumer.consumer
 import aiokafka.producer.producer
@@ -31,6 +36,10 @@ from aiokafka.protocol.admin import (
 )
 
 from scheduler.transports import is_closed
+
+FIRST_LOOK_MS = 4_000
+"""How long one host may take to say what the cluster is. Some of them together must fit into the
+ten to fifteen seconds that commands and clients wait for an answer."""
 
 
 class _Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka is untyped here
@@ -56,6 +65,17 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc] # aiokafka is untyp
 
 
 class _Client(AIOKafkaClient):  # type: ignore[misc]
+    async def bootstrap(self) -> None:
+        limited: Any = self
+        limit_ms = limited._request_timeout_ms
+        if len(self.hosts) > 1:
+            # Where there is one alone, nobody is waiting to be asked.
+            limited._request_timeout_ms = min(limit_ms, FIRST_LOOK_MS)
+        try:
+            await super().bootstrap()
+        finally:
+            limited._request_timeout_ms = limit_ms
+
     async def coordinator_lookup(self, coordinator_type: Any, coordinator_key: Any) -> Any:
         if not self.cluster.brokers():
             # Whoever asks asks again, behind new metadata; of an assertion their task would end.
@@ -75,5 +95,6 @@ for _each in (
 ):
     _each.__repr__ = _name_alone
 aiokafka.conn.AIOKafkaConnection = _Connection
+aiokafka.admin.client.AIOKafkaClient = _Client
 aiokafka.consumer.consumer.AIOKafkaClient = _Client
 aiokafka.producer.producer.AIOKafkaClient = _Client

@@ -29,6 +29,7 @@ from pod_automation.client.bounds import answered
 from pod_automation.client.sweep import sweep
 from pod_automation.demo.topic import read_through
 from scheduler.activity import Status
+from scheduler.adapters.kafka_consumer import reading
 from scheduler.adapters.kafka_topics import ensure_topics
 from scheduler.adapters.postgres_client import PostgresClient
 from scheduler.adapters.redis_wheel import RedisWheel
@@ -127,6 +128,33 @@ async def until(asked: Callable[[], Coroutine[Any, Any, bool]]) -> None:
 
 
 # Rows from upstream
+
+
+async def test_a_host_that_says_nothing_is_passed_over(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.adapters.kafka_connection.FIRST_LOOK_MS", 300)
+    # aiokafka would take the hosts in any order.
+    monkeypatch.setattr("aiokafka.conn.random.shuffle", lambda _: None)
+    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    hosts = f"127.0.0.1:{port},{settings.kafka_bootstrap}"
+    try:
+        async with asyncio.timeout(10):
+            async with PodAutomation(settings, kafka_bootstrap=hosts) as pods:
+                await pods.publish_post_detected(
+                    {
+                        "event_id": "e",
+                        "pod_id": "p",
+                        "post_id": "x",
+                        "member_ids": ["ann"],
+                        "detected_at": "2026-11-24T08:00:00Z",
+                    }
+                )
+            async with reading(hosts) as consumer:
+                assert await consumer.topics()
+    finally:
+        silent.close()
 
 
 async def test_one_call_that_ends_early_ends_no_other(pods: PodAutomation) -> None:
