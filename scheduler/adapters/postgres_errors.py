@@ -35,6 +35,7 @@ _MISADDRESSED = (
     "3D",  # no such database
     "42704",  # a parameter in the address that the server does not know
 )
+_NO_RIGHT = "42501"  # insufficient privilege
 # What asyncpg says of a connection that died between two calls; the second one of a connection that
 # the pool has thrown away meanwhile.
 _LOST = ("connection is closed", "connection has been released back to the pool")
@@ -68,7 +69,8 @@ async def check_address(dsn: str) -> None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raises asyncpg's errors as `DataRefusedError`, `StoreUnavailableError` or `SettingsError`.
+    """Raises asyncpg's errors as `DataRefusedError`, `StoreUnavailableError` or `SettingsError`,
+    and as `EngineError` where the role lacks a right.
 
     Whatever else PostgreSQL says is a bug of ours and passes through. To be put around calls of
     the driver only, since every `OSError` counts as PostgreSQL's.
@@ -96,6 +98,11 @@ def _meant(error: Exception) -> EngineError | None:
             return StoreUnavailableError("PostgreSQL", text)
         if state.startswith(_MISADDRESSED):
             return SettingsError(f"{ENV_PREFIX}POSTGRES_DSN: {text}")
+        if state == _NO_RIGHT:
+            return EngineError(
+                f"the role in {ENV_PREFIX}POSTGRES_DSN has no right to what the engine needs"
+                f' (docs/runbook.md, "Least privilege"): {text}'
+            )
         return None
     if isinstance(error, ClientConfigurationError):
         return SettingsError(f"{ENV_PREFIX}POSTGRES_DSN: {error.args[0]}")

@@ -299,6 +299,13 @@ def test_what_an_error_means(raised: Exception, meant: type[EngineError]) -> Non
         raise raised
 
 
+def test_a_missing_right_is_told_with_where_to_read_on() -> None:
+    error = exceptions.InsufficientPrivilegeError("permission denied for table pod_activities")
+    said = r"no right .*Least privilege.*pod_activities.*42501"
+    with pytest.raises(EngineError, match=said), translated():
+        raise error
+
+
 @pytest.mark.parametrize(
     "bug",
     [
