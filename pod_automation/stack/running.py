@@ -31,6 +31,7 @@ class RunningPart:
         self._folder = folder
         self._ready_limit_s = ready_limit_s
         self._server: Server | None = None
+        self._ended_by_us = False
 
     @property
     def title(self) -> str:
@@ -80,6 +81,7 @@ class RunningPart:
             self.part.progress(f"starting {self.title} on port {self.port} ...")
             begin = time.monotonic()
             self._server = Server.start(command, self.part.log, lock)
+            self._ended_by_us = False
         finally:
             os.close(lock)
         try:
@@ -91,12 +93,15 @@ class RunningPart:
 
     async def stop(self) -> None:
         """Stop it, by force if it does not obey; does nothing when it is stopped."""
+        # First: whoever looks for deaths may look before the last process is gone.
+        self._ended_by_us = True
         if self._server is not None:
             await self._server.stop()
             self._server = None
 
     async def kill(self) -> None:
         """Kill it with SIGKILL and return when its last process is gone."""
+        self._ended_by_us = True
         if self._server is not None:
             self._server.send(signal.SIGKILL)
             await self._server.wait()
@@ -106,12 +111,13 @@ class RunningPart:
 
     def kill_now(self) -> None:
         """Kill it without waiting; `stop` has to follow."""
+        self._ended_by_us = True
         if self._server is not None:
             self._server.kill_now()
 
     def death(self) -> PartError | None:
         """What to tell when it ended though nobody stopped it, else None."""
-        if self._server is None or self._server.code is None:
+        if self._ended_by_us or self._server is None or self._server.code is None:
             return None
         return self._error(f"it ended {_how(self._server.code)}, though nobody stopped it.")
 

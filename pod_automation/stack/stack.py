@@ -92,8 +92,10 @@ class EmbeddedStack:
         Raises:
             StackError: one cannot be started or does not answer, with the end of its log; the
                 folder is in use or is somebody else's; a package is not installed. No server is
-                left running then.
+                left running then, but for those of a stack that had been started before.
         """
+        if self._folder.is_open:
+            raise StackError(f"the stack in {self.directory} runs already: stop() it first")
         try:
             self._folder.open()
             if self._fresh:

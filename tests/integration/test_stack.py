@@ -193,6 +193,12 @@ async def test_a_killed_part_starts_again_where_it_was(stack: EmbeddedStack, par
     await check(stack.environment)
 
 
+async def test_starting_it_twice_leaves_it_running(stack: EmbeddedStack) -> None:
+    with pytest.raises(StackError, match=r"runs already: stop\(\) it first"):
+        await stack.start()
+    await check(stack.environment)
+
+
 async def test_two_side_by_side(stack: EmbeddedStack, tmp_path: Path) -> None:
     async with EmbeddedStack(tmp_path, parts={"redis", "postgres"}) as other:
         assert set(other.environment) == {REDIS, POSTGRES}
