@@ -28,7 +28,8 @@ class GoneError(Exception):
 
 class Platform:
     """Stands for a client of a social platform, with the three things that matter: it is slow, it
-    says no in different ways, and it does what has the same key only once."""
+    says no in different ways, and it does what has the same key only once: this one in one process,
+    with what stood in the file when that began."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -47,11 +48,12 @@ class Platform:
             raise BusyError(seconds=0.5)
         if key in self._keys:
             return
-        self._keys.add(key)
         line = json.dumps({"key": key, "kind": kind, "post": post, "member": member})
         # In one write, behind a line end: what a killed process has left is closed by it.
         with self._file.open("a", encoding="utf-8") as file:
             file.write(f"\n{line}\n")
+        # Not before: what could not be written is not done, and is tried again.
+        self._keys.add(key)
 
 
 platform = Platform(FILE)
