@@ -138,6 +138,11 @@ def test_compose_pins_images_and_stays_on_this_machine() -> None:
         assert re.search(r":\d+\.\d+", service["image"]), f"{name}: {service['image']}"
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), f"{name}: {port}"
+    # Another image than the last release's, which is on a machine already.
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    ours = f"pod-automation-engine:{version}"
+    assert {services[name]["image"] for name in ("init", "worker", "executor")} == {ours}
+    assert f"FROM {ours}\n" in (ROOT / "docs" / "executor.md").read_text("utf-8")
     # A service with settings of its own has those of all others as well.
     shared = services["worker"]["environment"].items()
     for name in ("dispatcher", "executor", "api"):
