@@ -549,7 +549,8 @@ async def test_chance_tries_everything() -> None:
     deaths = timeouts = lives = postponed = 0
     cancelled: Counter[str] = Counter()
     outcomes: Counter[str] = Counter()
-    for seed in range(20):
+    # The rarest, what a result cancels, comes in one world of thirty.
+    for seed in range(70):
         world = World(seed, POLICIES[seed % len(POLICIES)])
         await live(world)
         postponed += sum(each.postponed for each in world.outbox.statuses)
