@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pod_automation.cli.options import AsJson
+from pod_automation.cli.options import Actor, AsJson
 
 if TYPE_CHECKING:
     from pod_automation.dead_letters import Choice
@@ -130,6 +130,10 @@ def replay(
     again: Annotated[
         bool, typer.Option("--again", help="Also those that were replayed before.")
     ] = False,
+    because: Annotated[
+        str | None, typer.Option("--because", metavar="TEXT", help="Why: kept on record.")
+    ] = None,
+    actor: Actor = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be sent, send nothing.")
@@ -145,7 +149,7 @@ def replay(
 
     \b
     Examples:
-      pod-automation dead-letters replay post-detected/3/17
+      pod-automation dead-letters replay post-detected/3/17 --because "the table is mended"
       pod-automation dead-letters replay --reason "refused by PostgreSQL" --since 1d --dry-run
       pod-automation dead-letters replay --source engagement-executed --not-replayed --yes
     """
@@ -179,7 +183,13 @@ def replay(
     quiet_logs()
     choice = _choice(settings.topic_prefix, reason, source, since, until, ids or ())
     wish = Wish(
-        choice, again=again, dry_run=dry_run, ask=ask, as_json=json_output, actor=who_asks()
+        choice,
+        again=again,
+        dry_run=dry_run,
+        ask=ask,
+        as_json=json_output,
+        actor=actor or who_asks(),
+        because=because,
     )
     raise typer.Exit(run(replay_letters(settings, wish)))
 

@@ -91,6 +91,7 @@ class Wish:
     ask: Callable[[str], bool] | None
     as_json: bool
     actor: str | None = None
+    because: str | None = None
 
 
 async def replay_letters(settings: Settings, wish: Wish) -> ExitCode:
@@ -125,7 +126,7 @@ async def _send(
     index: Index,
     done: "_Done",
 ) -> None:
-    async with Replayer(settings, record, actor=wish.actor) as replayer:
+    async with Replayer(settings, record, actor=wish.actor, reason=wish.because) as replayer:
         async for chunk in _chunks(letters, index):
             end_if_cancelled()
             try:

@@ -221,7 +221,7 @@ async def test_a_letter_is_replayed_once_unless_again_is_said(
     assert "1 dead letter would be replayed" in outcome.out
     assert await stores.read(topic) == []
 
-    for number, more in enumerate(((), ("--again",))):
+    for number, more in enumerate(((), ("--again", "--because", "it is mended"))):
         done = await result_of(environment, "dead-letters", "replay", letter_id, *more)
         expected = {"id": letter_id, "topic": topic, "partition": 2, "offset": number}
         assert done["replayed"] == [expected]
@@ -245,6 +245,7 @@ async def test_a_letter_is_replayed_once_unless_again_is_said(
     assert entry["outcome"] == {"replayed": 2}
     assert entry["actor"] == row["actor"]
     assert "@" in entry["actor"]
+    assert entry["reason"] == "it is mended"
     outcome = await pod_automation(environment, "dead-letters", "show", letter_id)
     assert "2 copies" in outcome.out
     assert "2 times, the last time at" in outcome.out
