@@ -21,6 +21,7 @@ REASONS = (
     ("refused by PostgreSQL", "refused"),
     ("cannot be planned", "bug"),
     ("cannot be judged", "bug"),
+    ("cannot be applied", "bug"),
     ("the activity has another", "another_activity"),
     ("failed", "engagement_failed"),
     ("too large", "too_large"),

@@ -21,7 +21,8 @@ with
         where activity.id = doomed.id
         returning
             activity.id, doomed.derived, activity.post_id, activity.engagement_type,
-            activity.status, activity.scheduled_for, activity.dispatched_at, activity.failures
+            activity.status, activity.scheduled_for, activity.dispatched_at, activity.failures,
+            activity.command_offset, activity.result_offset, activity.updated_at
     ),
     -- What commands have changed of them goes with them.
     changes as (
