@@ -7,6 +7,7 @@ from weakref import WeakSet
 
 import hypothesis
 import pytest
+import structlog
 
 from scheduler.tasks import ended
 
@@ -24,6 +25,16 @@ CLEAN_UP_S = 60.0
 _LOOP = pytest.StashKey[asyncio.AbstractEventLoop]()
 _lasting: WeakSet[Task] = WeakSet()
 """Tasks of fixtures that outlive the test which has asked for them first."""
+
+
+def pytest_configure() -> None:
+    """Have no logger kept that a command has made, whose lines `capture_logs` would not hear of."""
+    configure = structlog.configure
+
+    def uncached(**options: Any) -> None:
+        configure(**options | {"cache_logger_on_first_use": False})
+
+    structlog.configure = uncached  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)

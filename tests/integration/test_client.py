@@ -136,7 +136,8 @@ async def test_a_host_that_says_nothing_is_passed_over(
     monkeypatch.setattr("scheduler.adapters.kafka_connection.FIRST_LOOK_MS", 300)
     # aiokafka would take the hosts in any order.
     monkeypatch.setattr("aiokafka.conn.random.shuffle", lambda _: None)
-    silent = await asyncio.start_server(lambda *_: asyncio.sleep(60), "127.0.0.1", 0)
+    held: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda _, writer: held.append(writer), "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     hosts = f"127.0.0.1:{port},{settings.kafka_bootstrap}"
     try:
@@ -155,6 +156,8 @@ async def test_a_host_that_says_nothing_is_passed_over(
                 assert await consumer.topics()
     finally:
         silent.close()
+        for writer in held:
+            writer.close()
 
 
 async def test_one_call_that_ends_early_ends_no_other(pods: PodAutomation) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from structlog.testing import capture_logs
 
+from scheduler import patience
 from scheduler.errors import StoreUnavailableError, WheelLostError
 from scheduler.ports import SourceRecord
 from streams import commands_first
@@ -77,14 +78,15 @@ async def test_markers_of_transactions_and_what_has_expired_are_not_waited_for()
     assert world.applied == [5]
 
 
-async def test_stores_that_are_away_are_waited_for() -> None:
+async def test_stores_that_are_away_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Mock()
+    monkeypatch.setattr(patience, "log", log)
     world = World(at=7, end=9)
     world.fails = [WheelLostError(SHARD), StoreUnavailableError("Redis", "away")]
-    with capture_logs() as logs:
-        await world.applier.apply(RECORDS)
+    await world.applier.apply(RECORDS)
     assert world.applied == [8]
     # It is said: nothing else of this partition is heard meanwhile.
-    assert [each["event"] for each in logs] == ["waiting", "going on"]
+    assert [call.args for call in log.warning.call_args_list] == [("waiting",)]
 
 
 async def test_commands_that_take_longer_hold_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
